@@ -1,0 +1,98 @@
+"""Files and folders that are either wholly there or not there at all: the only place that publishes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace ``path`` with ``text`` in one step; a reader sees the old text or the new, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)  # mkstemp makes files only their owner can read
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON in one step."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Fill a temporary folder beside ``path``, then rename it to ``path`` if the block ends well.
+
+    An existing ``path`` is replaced: first moved away, removed after the rename.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    temporary.chmod(0o755)
+    try:
+        yield temporary
+        publish(temporary, path)
+    except BaseException:
+        remove(temporary)
+        raise
+
+
+def publish(folder: Path, path: Path) -> None:
+    """Sync ``folder`` and rename it to ``path`` (same file system), replacing what stood there."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            _sync(file)
+    old = None
+    if path.exists():
+        old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
+        path.rename(old / path.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folder.rename(path)
+    sync_folder(path.parent)
+    if old is not None:
+        remove(old)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or folder, read-only parts included; a missing one is fine."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, onerror=_make_writable_and_retry)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _make_writable_and_retry(function: Any, name: str, _: Any) -> None:
+    Path(name).parent.chmod(stat.S_IRWXU)
+    if Path(name).exists():
+        Path(name).chmod(stat.S_IRWXU)
+        function(name)
+
+
+def _sync(file: Path) -> None:
+    handle = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in ``folder`` survive a power cut, where the system can."""
+    if os.name == "nt":
+        return  # a folder cannot be opened there
+    _sync(folder)

@@ -1,0 +1,1 @@
+"""Data sets: files to rows, rows to text, texts to token sequences."""

@@ -1,0 +1,1 @@
+"""Plan x store x executor to verified results."""

@@ -1,0 +1,1 @@
+"""The gate: a check for every promise a pass makes."""

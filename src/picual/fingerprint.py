@@ -1,0 +1,68 @@
+"""Values to digests: type-tagged canonical bytes, so that ``1``, ``"1"`` and ``True`` never collide.
+
+The encoding is part of every cache key: changing it empties every store, so golden tests hold it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+
+def canonical(value: Any) -> bytes:
+    """Encode ``value`` so that equal values of equal types, and only those, give equal bytes.
+
+    Lists and tuples are the same sequence; the order of a mapping's keys does not matter; a path is not
+    a value (its text depends on the machine), so it is refused.
+
+    Raises:
+        TypeError: A value that has no canonical form.
+    """
+    match value:
+        case None:
+            return b"n;"
+        case bool():
+            return b"b1;" if value else b"b0;"
+        case int():
+            return b"i%d;" % value
+        case float():
+            return b"f" + struct.pack(">d", value + 0.0) + b";"
+        case str():
+            text = value.encode()
+            return b"s%d:" % len(text) + text + b";"
+        case bytes():
+            return b"y%d:" % len(value) + value + b";"
+        case tuple() | list():
+            return b"l%d:" % len(value) + b"".join(canonical(item) for item in value) + b";"
+        case Mapping():
+            pairs = sorted((canonical(key), canonical(item)) for key, item in value.items())
+            return b"d%d:" % len(pairs) + b"".join(key + item for key, item in pairs) + b";"
+        case _ if is_dataclass(value) and not isinstance(value, type):
+            named = {field.name: getattr(value, field.name) for field in fields(value)}
+            return b"c" + canonical(type(value).__name__) + canonical(named) + b";"
+    raise TypeError(f"{type(value).__name__} has no canonical form")
+
+
+def digest(value: Any) -> str:
+    """Return the SHA-256 of the canonical bytes, 64 hex digits."""
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file's content, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def files_under(folder: Path) -> Iterator[Path]:
+    """Yield every file below ``folder`` in a fixed order."""
+    yield from sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def folder_digest(digests: Mapping[str, str]) -> str:
+    """Return one digest for a folder, given the digest of each file by its name relative to the folder."""
+    return digest(dict(digests))

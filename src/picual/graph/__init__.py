@@ -1,0 +1,1 @@
+"""Questions about and edits to ONNX graphs."""

@@ -1,0 +1,48 @@
+"""What a metric is: a frozen value that measures one model, or the data alone."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from picual.data.base import DataConfig
+from picual.hardware import Target
+from picual.models import Model
+
+
+@dataclass
+class MetricContext:
+    """What a metric may use beside the model."""
+
+    target: Target = field(default_factory=Target)
+    data: Mapping[str, DataConfig] = field(default_factory=dict)
+    seed: int = 0
+    threads: int = 1
+    scratch: Path = field(default_factory=Path)
+    on_progress: Callable[[float, float, str], None] = lambda _done, _total, _note: None
+
+
+class Metric(abc.ABC):
+    """One measurement. A frozen dataclass: its fields are its configuration and its cache identity.
+
+    Declared with ``picual.space.param``, like the fields of a pass.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    key: ClassVar[str]  # the number that stands for the metric in tables
+    higher_is_better: ClassVar[bool]
+    unit: ClassVar[str] = ""
+    extra: ClassVar[str] = "evaluate"
+    modules: ClassVar[tuple[str, ...]] = ()
+    # `model`: of each model; `data`: of the data alone, measured once.
+    scope: ClassVar[Literal["model", "data"]] = "model"
+    # Timings are never reused across hosts, and nothing else runs while one is taken.
+    timed: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def measure(self, model: Model, context: MetricContext) -> dict[str, Any]:
+        """Return the numbers by name, ``key`` among them."""

@@ -1,0 +1,71 @@
+"""A model that answers: the same few calls for every kind of model that can generate text.
+
+Floors above ask for logits and text here and never learn which runtime gave them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from picual.errors import Refused
+from picual.models.base import Model
+from picual.models.hf import HfAdapter, HfModel
+from picual.models.onnx import GenaiModel
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+
+class Session(Protocol):
+    """One loaded model. Close it to give its memory back."""
+
+    def encode(self, text: str) -> list[int]:
+        """Return the token ids of ``text``, special tokens in the text recognised, none added."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of token ids, special tokens left out."""
+        ...
+
+    def chat_prompt(self, messages: Sequence[dict[str, str]]) -> str:
+        """Return the messages in the model's own chat template, ready to be continued by the assistant.
+
+        Raises:
+            Refused: The model carries no chat template.
+        """
+        ...
+
+    def logits(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Return the next-token logits (T, vocabulary) at every position of ``ids`` (T)."""
+        ...
+
+    def generate(self, prompts: Sequence[str], *, max_new_tokens: int, stop: Sequence[str] = ()) -> list[str]:
+        """Continue each prompt greedily until EOS, ``max_new_tokens`` or a stop text (left out of the answer)."""
+        ...
+
+    def stream(self, prompt: str, *, max_new_tokens: int, sampling: dict[str, Any] | None = None) -> Iterator[str]:
+        """Continue one prompt, piece by piece; ``sampling`` holds temperature, top_p, top_k, seed."""
+        ...
+
+    def close(self) -> None:
+        """Give the memory back."""
+        ...
+
+
+def open_session(model: Model, *, threads: int) -> Session:
+    """Load ``model`` in its own runtime.
+
+    Raises:
+        Refused: This kind of model does not generate.
+    """
+    if isinstance(model, HfModel | HfAdapter):
+        from picual.models.hf_session import HfSession
+
+        return HfSession(model, threads=threads)
+    if isinstance(model, GenaiModel):
+        from picual.models.genai_session import GenaiSession
+
+        return GenaiSession(model, threads=threads)
+    raise Refused(f"{model.title} does not generate text", where=str(model.path))

@@ -1,0 +1,1 @@
+"""Functions of arrays: shapes, formulas, papers."""

@@ -1,0 +1,1 @@
+"""Passes that write for a runtime."""

@@ -1,0 +1,56 @@
+"""Which passes there are: a table of strings and the entry points of other packages. Listing imports none."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from typing import Any
+
+from picual.errors import UnknownName, nearest
+from picual.passes.base import Pass
+from picual.space import Settings
+
+BUILT_IN: dict[str, str] = {
+    "lora": "picual.passes.finetune.lora:Lora",
+    "merge-adapter": "picual.passes.adapters.merge:MergeAdapter",
+    "build-genai": "picual.passes.export.genai:BuildGenai",
+}
+GROUP = "picual.passes"
+
+
+def names() -> list[str]:
+    """Return every known pass name, our own first."""
+    return [*BUILT_IN, *(name for name in _plugged_in() if name not in BUILT_IN)]
+
+
+def load(name: str) -> type[Pass[Any, Any]]:
+    """Import and return one pass class.
+
+    Raises:
+        UnknownName: No pass has that name; the nearest are in the hint.
+    """
+    location = BUILT_IN.get(name) or _plugged_in().get(name)
+    if location is None:
+        raise UnknownName(f"unknown pass `{name}`", hint=nearest(name, names()))
+    module, _, attribute = location.partition(":")
+    loaded: type[Pass[Any, Any]] = getattr(importlib.import_module(module), attribute)
+    assert issubclass(loaded, Pass)
+    return loaded
+
+
+def build(name: str, values: Mapping[str, Any]) -> Pass[Any, Any]:
+    """Return a pass from its JSON form; lists become tuples, so that the value is hashable."""
+    return load(name)(**{key: _frozen(value) for key, value in values.items()})
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return tuple(_frozen(item) for item in value)
+    if isinstance(value, Mapping):
+        return Settings({key: _frozen(item) for key, item in value.items()})
+    return value
+
+
+def _plugged_in() -> dict[str, str]:
+    return {point.name: point.value for point in entry_points(group=GROUP)}

@@ -1,0 +1,1 @@
+"""Text to a recipe, all mistakes at once."""

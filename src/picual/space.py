@@ -1,0 +1,60 @@
+"""What a value may be, and how a field of a pass or metric is declared; no sampling here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from picual import fingerprint
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few values, best guess first."""
+
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class IntRange:
+    """A whole number from ``low`` to ``high``, both included."""
+
+    low: int
+    high: int
+    log: bool = False
+
+
+@dataclass(frozen=True)
+class FloatRange:
+    """A real number from ``low`` to ``high``, both included."""
+
+    low: float
+    high: float
+    log: bool = False
+
+
+Domain = Choice | IntRange | FloatRange
+
+
+class Settings(dict[str, Any]):
+    """A mapping as the value of a field, hashable like the pass that holds it. Not to be changed."""
+
+    def __hash__(self) -> int:  # type: ignore[override]  # a dict has none; ours is never changed
+        """Hash by content."""
+        return hash(fingerprint.digest(dict(self)))
+
+
+def param(default: T, *, help: str, search: Domain | None = None, unit: str = "", role: str = "") -> T:
+    """Declare one field of a pass in a single place.
+
+    Args:
+        default: Its value when the recipe leaves it out.
+        help: What it means, one sentence.
+        search: The values a search may try.
+        unit: Of a number.
+        role: ``data`` when the value names a data set of the recipe; ``training`` for training arguments.
+    """
+    declared: Any = field(default=default, metadata={"help": help, "search": search, "unit": unit, "role": role})
+    return declared  # type: ignore[no-any-return]  # a dataclass field stands for its value

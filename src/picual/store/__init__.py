@@ -1,0 +1,1 @@
+"""Content-addressed folders by digest; knows nothing of passes."""
