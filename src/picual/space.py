@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -58,3 +60,21 @@ def param(default: T, *, help: str, search: Domain | None = None, unit: str = ""
     """
     declared: Any = field(default=default, metadata={"help": help, "search": search, "unit": unit, "role": role})
     return declared  # type: ignore[no-any-return]  # a dataclass field stands for its value
+
+
+def fields_of(declared: Any) -> tuple[dataclasses.Field[Any], ...]:
+    """Return the declared fields of a pass or metric, class or value."""
+    return dataclasses.fields(declared)
+
+
+def values_of(declared: Any) -> dict[str, Any]:
+    """Return the fields of a pass or metric as JSON values: its wire form and its cache identity."""
+    return {item.name: _plain(getattr(declared, item.name)) for item in fields_of(declared)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return value

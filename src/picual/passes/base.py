@@ -1,8 +1,8 @@
 """The contract every pass keeps, what it may use while it runs, and what it promises about its result.
 
 A pass is a frozen value: its fields are its configuration, its printout, its wire form and its cache
-identity. Each field is declared once, with ``picual.space.param``; the command line, the reference page, the JSON Schema
-and the search space are derived from it.
+identity. Each field is declared once, with ``picual.space.param``; the command line, the reference page, the
+JSON Schema and the search space are derived from it.
 
 It keeps seven promises, checked by ``picual.testing.PassContract``:
 
@@ -141,6 +141,7 @@ class Pass(abc.ABC, Generic[In, Out]):
     extra: ClassVar[str] = ""  # the extra that installs what it needs
     modules: ClassVar[tuple[str, ...]] = ()  # importable modules it needs
     libraries: ClassVar[tuple[str, ...]] = ()  # distributions whose versions are part of the key
+    target_matters: ClassVar[bool] = False  # whether the target is part of the key
     accepts: ClassVar[type[Model]]
     produces: ClassVar[type[Model]]
 
@@ -181,21 +182,3 @@ class Pass(abc.ABC, Generic[In, Out]):
     def profile_after(self, profile: Profile) -> Profile:
         """Return the sizes of the result, for the forecast of the next step."""
         return profile
-
-
-def fields_of(a_pass: type[Pass[Any, Any]] | Pass[Any, Any]) -> tuple[dataclasses.Field[Any], ...]:
-    """Return the declared fields of a pass."""
-    return dataclasses.fields(a_pass)  # type: ignore[arg-type]  # every concrete pass is a dataclass
-
-
-def values_of(a_pass: Pass[Any, Any]) -> dict[str, Any]:
-    """Return the fields of a pass as JSON values: its wire form and its cache identity."""
-    return {item.name: _plain(getattr(a_pass, item.name)) for item in fields_of(a_pass)}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return value

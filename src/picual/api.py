@@ -1,0 +1,171 @@
+"""The verbs of the command line, for notebooks and scripts. Nothing here prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from picual import plan as planning
+from picual import report as reporting
+from picual.engine import history
+from picual.engine.events import Listener
+from picual.engine.results import RunResult
+from picual.engine.run import Engine
+from picual.errors import PicualError, Problem
+from picual.executors.base import Executor
+from picual.executors.process import ProcessExecutor
+from picual.plan import Plan
+from picual.recipe import check as checking
+from picual.recipe import dump
+from picual.recipe import load as loading
+from picual.recipe.load import Overrides
+from picual.recipe.schema import Recipe
+from picual.store.local import Store
+
+RecipeLike = Path | str | Mapping[str, Any] | Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What ``run`` returns: the report as it was written, the model's folder, and the result it came from."""
+
+    report: dict[str, Any]
+    output: Path
+    result: RunResult
+
+    @property
+    def model(self) -> Path:
+        """The finished model's folder."""
+        return self.output / "model"
+
+
+def load(recipe: RecipeLike, *, settings: Sequence[str] = (), overrides: Overrides | None = None) -> Recipe:
+    """Read a recipe of either dialect; ``settings`` are ``--set`` assignments.
+
+    Raises:
+        RecipeError: The file cannot be read.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    source = recipe if isinstance(recipe, Mapping) else Path(recipe)
+    return loading.load(source, settings=settings, overrides=overrides)
+
+
+def check(recipe: RecipeLike, **changes: Any) -> list[Problem]:
+    """Return every mistake in a recipe, in the order of the file. Takes the arguments of ``load``."""
+    return checking.check(load(recipe, **changes))
+
+
+def convert(config: RecipeLike, **changes: Any) -> str:
+    """Return an Olive config (or any recipe) as a native YAML recipe with its notes."""
+    return dump.to_yaml(load(config, **changes))
+
+
+def plan(recipe: RecipeLike, *, store: Path | None = None, offline: bool = False, **changes: Any) -> Plan:
+    """Return what ``run`` would do.
+
+    Raises:
+        RecipeProblems: The recipe has mistakes; all of them are in it.
+    """
+    loaded = load(recipe, **changes)
+    checking.require(loaded)
+    return planning.make_plan(loaded, open_store(loaded, store), offline=offline)
+
+
+def obstacles(a_plan: Plan, *, store: Path | None = None, output: Path | None = None) -> list[PicualError]:
+    """Return what on this machine would stop the plan."""
+    return planning.obstacles(a_plan, open_store(a_plan.recipe, store), output_of(a_plan.recipe, output))
+
+
+def run(
+    recipe: RecipeLike, *, output: Path | None = None, store: Path | None = None, offline: bool = False,
+    fresh: bool = False, listeners: tuple[Listener, ...] = (), executor: Executor | None = None, **changes: Any,
+) -> Outcome:  # fmt: skip
+    """Run a recipe to a verified model in ``output/model``.
+
+    Args:
+        recipe: A file, a mapping or a loaded recipe.
+        output: Overrides the recipe's own.
+        store: Overrides the recipe's own.
+        offline: Make no network call.
+        fresh: Do every step again, whatever the store holds.
+        listeners: Called with each event.
+        executor: Where jobs run; left out: one worker process on this machine.
+        **changes: ``settings`` and ``overrides`` of ``load``.
+
+    Raises:
+        PicualError: What stopped the run. ``output/report.json`` tells what was reached.
+    """
+    loaded = load(recipe, **changes)
+    checking.require(loaded)
+    the_store = open_store(loaded, store)
+    folder = output_of(loaded, output)
+    a_plan = planning.make_plan(loaded, the_store, offline=offline)
+    for obstacle in planning.obstacles(a_plan, the_store, folder)[:1]:
+        raise obstacle
+    a_plan = planning.make_plan(loaded, the_store, offline=offline, hash_source=True)
+    if fresh:
+        _forget(a_plan, the_store)
+        a_plan = planning.make_plan(loaded, the_store, offline=offline, hash_source=True)
+    engine = Engine(the_store, executor or ProcessExecutor(), listeners, offline)
+    result = engine.run(a_plan, folder)
+    written = reporting.write(result, a_plan)
+    facts = {
+        "recipe": loaded.file,
+        "output": str(folder),
+        "verdict": result.verdict,
+        "seconds": written["seconds"],
+    }
+    history.record(the_store.root, facts)
+    if result.error is not None:
+        raise result.error
+    return Outcome(report=written, output=folder, result=result)
+
+
+def fetch(
+    uri: str, *, options: Mapping[str, Any] | None = None, store: Path | None = None, offline: bool = False,
+    listeners: tuple[Listener, ...] = (),
+) -> Path:  # fmt: skip
+    """Bring a model into the store and return its folder there."""
+    loaded = loading.load({"version": 1, "model": {"uri": uri, **(options or {})}, "passes": {}})
+    the_store = open_store(loaded, store)
+    a_plan = planning.make_plan(loaded, the_store, offline=offline, hash_source=True)
+    return Engine(the_store, ProcessExecutor(), listeners, offline).fetch(a_plan).model.path
+
+
+def runs(store: Path | None = None) -> list[dict[str, Any]]:
+    """Return the runs the store has seen, oldest first."""
+    return history.runs(Store(store).root)
+
+
+def open_store(recipe: Recipe, store: Path | None = None) -> Store:
+    """Return the store a recipe uses."""
+    if store is None and recipe.store is not None:
+        store = Path(recipe.folder) / recipe.store
+    return Store(store)
+
+
+def output_of(recipe: Recipe, output: Path | None = None) -> Path:
+    """Return the output folder of a recipe, absolute."""
+    return (output or Path(recipe.folder) / recipe.output).absolute()
+
+
+def one_pass(name: str, model: str, fields: Mapping[str, Any], **parts: Any) -> Recipe:
+    """Return the recipe of a single pass on a model: what `picual finetune`, `merge` and `export` run.
+
+    Args:
+        name: The pass.
+        model: As in a recipe.
+        fields: Of the pass.
+        **parts: Other parts of a recipe (``data``, ``target``, ``output``, ...).
+    """
+    mapping = {"version": 1, "model": model, "passes": {name: dict(fields)}, **parts}
+    return replace(loading.load(mapping), file=f"picual {name}")
+
+
+def _forget(a_plan: Plan, store: Store) -> None:
+    for step in a_plan.steps:
+        if step.key is not None and step.cached:
+            store.set_aside(step.key)

@@ -1,0 +1,76 @@
+"""What the store knows of one entry: its files, what went into its key, and what the step said."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from picual import _atomic, fingerprint
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """``manifest.json`` of an entry. ``ingredients`` is the value whose digest is ``key``."""
+
+    key: str
+    label: str  # kind of work: `pass lora`, `verify AdapterMerged`, `evaluate accuracy`
+    ingredients: Mapping[str, Any]
+    digest: str  # of the content, names included
+    files: Mapping[str, Mapping[str, Any]]  # name -> {"size": bytes, "sha256": hex}
+    value: Mapping[str, Any] = field(default_factory=dict)  # what the task returned
+    seconds: float = 0.0
+    peak_rss: int = 0
+    peak_anonymous: int = 0
+    created: str = ""  # ISO time, of the entry and not of its content
+
+    def write(self, folder: Path) -> None:
+        """Put the manifest into an entry's folder."""
+        _atomic.write_json(folder / "manifest.json", {"version": 1, **asdict(self)})
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Read the manifest of an entry's folder.
+
+        Raises:
+            OSError, ValueError, TypeError: It is missing, or not a manifest.
+        """
+        wire = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        if wire.pop("version", None) != 1:
+            raise ValueError("unknown manifest version")
+        return cls(**wire)
+
+
+def describe_files(content: Path) -> dict[str, dict[str, Any]]:
+    """Hash every file below ``content``; names are relative, with forward slashes."""
+    return {
+        path.relative_to(content).as_posix(): {
+            "size": path.stat().st_size,
+            "sha256": fingerprint.file_digest(path),
+        }
+        for path in fingerprint.files_under(content)
+    }
+
+
+def digest_of(files: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return one digest for the files of an entry."""
+    return fingerprint.folder_digest({name: str(facts["sha256"]) for name, facts in files.items()})
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Say how two ingredient values differ, one line a leaf: ``fields.block 32 -> 64``."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        lines: list[str] = []
+        for key in dict.fromkeys([*old, *new]):
+            inner = f"{path}.{key}" if path else str(key)
+            lines += differences(old.get(key), new.get(key), inner)
+        return lines
+    return [] if old == new else [f"{path} {_short(old)} -> {_short(new)}"]
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    is_digest = len(text) == 64 and all(letter in "0123456789abcdef" for letter in text)
+    return text[:8] if is_digest else text if len(text) <= 40 else text[:37] + "..."
