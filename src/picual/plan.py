@@ -271,7 +271,7 @@ def obstacles(plan: Plan, store: Store, output: Path) -> list[PicualError]:
     pending = [step for step in plan.steps if not step.cached]
     needs: list[Pass[Any, Any] | Metric] = [*(s.a_pass for s in pending), *(m.metric for m in plan.metrics)]
     for needed in needs:
-        absent = [module for module in needed.modules if not _lazy.is_installed(module)]
+        absent = [module for module in needed.imports if not _lazy.is_installed(module)]
         found += [_lazy.missing(module, extra=needed.extra, by=needed.name) for module in absent[:1]]
     host = recipe.hosts.get(recipe.host)
     if host is not None and host.type != "local":

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import string
+import functools
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from picual.errors import BadValue
+
 Strategy = Literal["join", "join-random", "join-sliding-window", "line-by-line", "line-by-line-random"]
+
+
+class BadTemplate(BadValue, ValueError):
+    """A template with a brace that does not fit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,19 +82,53 @@ class DataConfig:
 
 
 def template_columns(template: str) -> list[str]:
-    """Return the names between braces; a name may hold spaces (``{Best Answer}``).
+    """Return the names between braces; a name may hold anything but braces (``{Best Answer}``, ``{a:b.c}``).
 
     Raises:
-        ValueError: A brace is not closed.
+        BadTemplate: A brace is not closed, or closes nothing.
     """
-    return [name for _, name, _, _ in string.Formatter().parse(template) if name]
+    return [text for text, is_column in template_parts(template) if is_column]
 
 
 def fill(template: str, row: Mapping[str, Any]) -> str:
-    """Replace every ``{column}`` by the row's value, as text."""
-    parts: list[str] = []
-    for literal, name, _, _ in string.Formatter().parse(template):
-        parts.append(literal)
-        if name is not None:
-            parts.append(str(row[name]))
-    return "".join(parts)
+    """Replace every ``{column}`` by the row's value, as text.
+
+    Raises:
+        BadTemplate: A brace is not closed, or closes nothing.
+        KeyError: The row lacks a column.
+    """
+    return "".join(str(row[text]) if is_column else text for text, is_column in template_parts(template))
+
+
+@functools.lru_cache(maxsize=64)
+def template_parts(template: str) -> tuple[tuple[str, bool], ...]:
+    """Return the parts of a template in order: (literal text, False) and (name of a column, True).
+
+    ``{{`` and ``}}`` stand for a brace itself. Unlike in Python's own formats, no other character of a name
+    means anything.
+
+    Raises:
+        BadTemplate: A brace is not closed, or closes nothing.
+    """
+    parts: list[tuple[str, bool]] = []
+    end = 0
+    while end < len(template):
+        match = _PART.match(template, end)
+        if match is None:
+            raise _misfit(template, end)
+        end = match.end()
+        is_column = match["column"] is not None
+        parts.append((match["column"] if is_column else _ESCAPES.get(match[0], match[0]), is_column))
+    return tuple(parts)
+
+
+_PART = re.compile(r"\{\{|\}\}|\{(?P<column>[^{}]+)\}|[^{}]+")
+_ESCAPES = {"{{": "{", "}}": "}"}
+
+
+def _misfit(template: str, at: int) -> BadTemplate:
+    if template.startswith("{}", at):
+        what = "there is no column name between the braces"
+    else:
+        what = "no `}` closes the brace" if template[at] == "{" else "no `{` opens the brace that ends"
+    return BadTemplate(f"{what} at character {at + 1} of `{template}`; a brace itself is `{{{{` or `}}}}`")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from picual.data.base import DataConfig
+from picual.errors import UnknownName, nearest
 from picual.hardware import Target
 from picual.models import Model
 
@@ -24,6 +25,20 @@ class MetricContext:
     scratch: Path = field(default_factory=Path)
     on_progress: Callable[[float, float, str], None] = lambda _done, _total, _note: None
 
+    def dataset(self, name: str, *, by: str) -> DataConfig:
+        """Return a data set of the recipe.
+
+        Args:
+            name: As the recipe calls it.
+            by: The metric that asks.
+
+        Raises:
+            UnknownName: The recipe defines no such data set.
+        """
+        if name not in self.data:
+            raise UnknownName(f"`{by}` asks for unknown data `{name}`", hint=nearest(name, list(self.data)))
+        return self.data[name]
+
 
 class Metric(abc.ABC):
     """One measurement. A frozen dataclass: its fields are its configuration and its cache identity.
@@ -37,7 +52,7 @@ class Metric(abc.ABC):
     higher_is_better: ClassVar[bool]
     unit: ClassVar[str] = ""
     extra: ClassVar[str] = "evaluate"
-    modules: ClassVar[tuple[str, ...]] = ()
+    imports: ClassVar[tuple[str, ...]] = ()
     # `model`: of each model; `data`: of the data alone, measured once.
     scope: ClassVar[Literal["model", "data"]] = "model"
     # Timings are never reused across hosts, and nothing else runs while one is taken.

@@ -49,6 +49,10 @@ class Session(Protocol):
         """Continue one prompt, piece by piece; ``sampling`` holds temperature, top_p, top_k, seed."""
         ...
 
+    def step_times(self, ids: Sequence[int], new_tokens: int) -> list[float]:
+        """Return the seconds until the first new token, then of each further one; EOS does not end it."""
+        ...
+
     def close(self) -> None:
         """Give the memory back."""
         ...

@@ -139,7 +139,7 @@ class Pass(abc.ABC, Generic[In, Out]):
     name: ClassVar[str]
     version: ClassVar[int]  # part of the key: raise it when the output bytes change
     extra: ClassVar[str] = ""  # the extra that installs what it needs
-    modules: ClassVar[tuple[str, ...]] = ()  # importable modules it needs
+    imports: ClassVar[tuple[str, ...]] = ()  # importable modules it needs
     libraries: ClassVar[tuple[str, ...]] = ()  # distributions whose versions are part of the key
     target_matters: ClassVar[bool] = False  # whether the target is part of the key
     accepts: ClassVar[type[Model]]

@@ -41,7 +41,12 @@ def load(name: str) -> type[Pass[Any, Any]]:
 
 def build(name: str, values: Mapping[str, Any]) -> Pass[Any, Any]:
     """Return a pass from its JSON form; lists become tuples, so that the value is hashable."""
-    return load(name)(**{key: _frozen(value) for key, value in values.items()})
+    return from_values(load(name), values)
+
+
+def from_values(kind: type[Pass[Any, Any]], values: Mapping[str, Any]) -> Pass[Any, Any]:
+    """Return a pass of a class from its JSON form, registered or not."""
+    return kind(**{key: _frozen(value) for key, value in values.items()})
 
 
 def _frozen(value: Any) -> Any:

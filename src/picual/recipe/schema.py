@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from picual.data.base import DataConfig
+from picual.errors import Problem
 from picual.hardware import Target
 
 
@@ -48,7 +49,7 @@ class StepSpec:
     fields: Mapping[str, Any] = field(default_factory=dict)
     host: str | None = None
     place: Place = field(default_factory=Place)
-    places: Mapping[str, Place] = field(default_factory=dict)  # of each field
+    places: Mapping[str, Place] = field(default_factory=dict)  # of each field: `rank`, `training.max_steps`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,4 +104,6 @@ class Recipe:
     file: str = ""
     dialect: Literal["picual", "olive"] = "picual"
     notes: tuple[Note, ...] = ()
-    data_places: Mapping[str, Place] = field(default_factory=dict)
+    data_places: Mapping[str, Place] = field(default_factory=dict)  # `tone`, and `tone.files` where known
+    places: Mapping[str, Place] = field(default_factory=dict)  # of the rest: `target.provider`, `search`, ...
+    problems: tuple[Problem, ...] = ()  # found while reading; `recipe.check` shows them with its own

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from picual.models import Model
 
@@ -20,6 +21,24 @@ class Fetched:
 
 class Source(Protocol):
     """One way to get a model."""
+
+    @property
+    def fetches(self) -> bool:
+        """Say whether a job has to bring the model; False when ``locate`` gives it."""
+        ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Return what the user should know about where the model comes from."""
+        ...
+
+    def key_parts(self) -> Mapping[str, Any]:
+        """Return what identifies the content for a cache key: digests and versions, no path, no time.
+
+        Where content can be both fetched and located, this equals ``{"content": [digest]}`` with the digest
+        that ``locate`` gives, so that the first run and the second agree on the key.
+        """
+        ...
 
     def locate(self) -> Fetched | None:
         """Return the model when its files are here already: no network, no heavy import, milliseconds."""

@@ -1,0 +1,165 @@
+"""The network in torch, each weight read back from the exported file at the moment its layer runs.
+
+Nothing is held but the layer at work: the network is built without weights, and a map from the checkpoint's
+names gives each one on demand, dequantized, put together in the checkpoint's own layout.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import math
+import mmap
+import sys
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from picual.engine.verification.exported import Exported
+from picual.engine.verification.source import Placed, Source
+from picual.errors import UnreadableModel
+from picual.models.layout import HEAD, embedding_of
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import torch
+
+
+class ReadBack(Mapping[str, "torch.Tensor"]):
+    """Weights by the checkpoint's names, made from the exported file when asked for."""
+
+    def __init__(self, exported: Exported, source: Source) -> None:
+        self._exported, self._source = exported, source
+        self._rows: dict[str, list[Placed]] = {}
+        for holder in exported.tables:
+            for item in source.placed(holder):
+                self._rows.setdefault(item.source.name, []).append(item)
+        embedding = embedding_of(source.tensors)
+        for holder in exported.linears:
+            for item in source.placed(holder):
+                # A tied head has a matrix of its own in the file, maybe with another rounding.
+                home = HEAD if item.name == HEAD else item.source.name
+                if home != embedding:
+                    self._rows.setdefault(home, []).append(item)
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        """Return one weight in float32.
+
+        Raises:
+            UnreadableModel: The exported file does not have it whole.
+        """
+        import torch
+
+        array = self._matrix(name) if name in self._rows else self._vector(name)
+        if array is None:
+            raise UnreadableModel(f"`{name}` is not in the exported file, or not whole")
+        return torch.from_numpy(array)
+
+    def _matrix(self, name: str) -> npt.NDArray[np.float32] | None:
+        import numpy as np
+
+        items = sorted(self._rows[name], key=lambda item: item.source.start)
+        shape = (items[-1].source.stop, items[0].matrix.width)
+        # Pages of their own go back to the system with the array, at once.
+        pages = mmap.mmap(-1, 4 * math.prod(shape))
+        whole = np.frombuffer(pages, dtype=np.float32).reshape(shape)
+        end = 0
+        for item in items:
+            if item.source.start != end:
+                return None
+            for start, stop in item.pieces():
+                whole[end + start : end + stop] = item.matrix.rows(item.start + start, item.start + stop)
+            end = item.source.stop
+        return whole
+
+    def _vector(self, name: str) -> npt.NDArray[np.float32] | None:
+        import numpy as np
+
+        parts = self._source.vector_parts(name, self._exported)
+        found = [self._exported.vector(part) for part, _ in parts]
+        if any(array is None for array in found) or not found:
+            return None
+        return np.concatenate([array.astype(np.float32).reshape(-1) for array in found if array is not None])
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the checkpoint's names."""
+        yield from self._source.tensors
+
+    def __len__(self) -> int:
+        """Return how many tensors the checkpoint has."""
+        return len(self._source.tensors)
+
+
+class Reference:
+    """The network over a ``ReadBack``: hidden states of many windows first, logits window by window."""
+
+    def __init__(self, weights: ReadBack, source: Source) -> None:
+        import torch
+        import transformers
+        from accelerate import init_empty_weights
+        from accelerate.hooks import attach_align_device_hook
+
+        model = source.model
+        config = transformers.AutoConfig.from_pretrained(
+            model.path, trust_remote_code=model.trust_remote_code, local_files_only=True
+        )
+        config.tie_word_embeddings = False  # each side is read from its own place in the file
+        with init_empty_weights(include_buffers=False):
+            self._network: Any = transformers.AutoModelForCausalLM.from_config(
+                config, dtype=torch.float32, trust_remote_code=model.trust_remote_code
+            )
+        self._network.eval()
+        for layers in self._network.modules():
+            for layer in layers if isinstance(layers, torch.nn.ModuleList) else ():
+                layer.register_forward_hook(_give_back)
+        attach_align_device_hook(self._network, execution_device="cpu", offload=True, weights_map=weights)
+
+    def hidden(self, windows: npt.NDArray[np.int64]) -> torch.Tensor:
+        """Return the last hidden states (windows, T, hidden) of token ids (windows, T)."""
+        import torch
+
+        with torch.inference_mode():
+            states: torch.Tensor = self._network.base_model(
+                input_ids=torch.from_numpy(windows), use_cache=False
+            ).last_hidden_state
+        return states
+
+    @contextlib.contextmanager
+    def head(self) -> Iterator[Any]:
+        """Give a function from the hidden states (T, hidden) of one window to logits (T, vocabulary).
+
+        It is the network's own forward with a body that hands out the given states, so that whatever it does
+        to logits (caps, scales) is done.
+        """
+        import torch
+        from transformers.modeling_outputs import BaseModelOutputWithPast
+
+        class Body(torch.nn.Module):
+            states: torch.Tensor
+
+            def forward(self, *_: Any, **__: Any) -> Any:
+                return BaseModelOutputWithPast(last_hidden_state=self.states)
+
+        body, prefix = Body(), self._network.base_model_prefix
+        kept = getattr(self._network, prefix)
+        setattr(self._network, prefix, body)
+
+        def logits(states: torch.Tensor) -> npt.NDArray[np.float32]:
+            body.states = states[None]
+            with torch.inference_mode():
+                found = self._network(input_ids=torch.zeros((1, len(states)), dtype=torch.long), use_cache=False)
+            scores: npt.NDArray[np.float32] = found.logits[0].float().numpy()
+            return scores
+
+        try:
+            yield logits
+        finally:
+            setattr(self._network, prefix, kept)
+
+
+def _give_back(*_: Any) -> None:
+    """Return what a layer freed to the system: glibc keeps it, twice the model's size of it by the last layer."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)

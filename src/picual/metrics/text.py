@@ -1,0 +1,88 @@
+"""Texts that models are scored on, and the score of one window. Shared by the metrics that read logits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from picual.data.base import DataConfig, fill
+from picual.errors import BadValue
+from picual.metrics.base import MetricContext
+from picual.models.session import Session
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+BETWEEN_ROWS = "\n\n"
+ROWS = 32  # positions at a time: float64 copies of a whole window's logits would take gigabytes
+
+
+def read_text(data: str | None, file: str | None, context: MetricContext, *, by: str) -> str:
+    """Return the text of a file, or of all rows of a data set, one after the other.
+
+    Raises:
+        BadValue: Neither is given, or both, or the file is not there or not UTF-8.
+    """
+    if (data is None) == (file is None):
+        raise BadValue(f"`{by}` takes either `data` or `file`", hint=f"picual evaluate MODEL --metric {by}=FILE")
+    if data is not None:
+        config = context.dataset(data, by=by)
+        return (config.joiner or BETWEEN_ROWS).join(row_texts(config))
+    path = Path(str(file))
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise BadValue(f"`{by}`: the file `{path}` is not there", hint="give the path of a text file") from error
+    except UnicodeDecodeError as error:
+        raise BadValue(
+            f"`{by}`: `{path}` is not UTF-8 text ({error.reason})", hint=f"iconv -t UTF-8 {path}"
+        ) from error
+
+
+def row_texts(config: DataConfig) -> list[str]:
+    """Return each row of a data set as text, by its template, its pair of templates or its text column."""
+    from picual.data.files import rows
+
+    template = config.template or (config.prompt or "") + (config.response or "")
+    column = config.text or "text"
+    return [fill(template, row) if template else str(row[column]) for row in rows(config)]
+
+
+def windows(session: Session, text: str, *, count: int, length: int, by: str) -> list[npt.NDArray[np.int64]]:
+    """Return the first ``count`` windows of ``length`` tokens of ``text``, none sharing a token.
+
+    Raises:
+        BadValue: The text is shorter than one window.
+    """
+    import numpy as np
+
+    if count < 1 or length < 2:
+        raise BadValue(f"`{by}` needs at least 1 window of 2 tokens", hint="leave out `windows` and `length`")
+    ids = session.encode(text)
+    if len(ids) < length:
+        raise BadValue(
+            f"`{by}`: the text has {len(ids)} tokens, one window takes {length}",
+            hint="give a longer text, or a smaller `length`",
+        )
+    starts = range(0, len(ids) - length + 1, length)
+    return [np.asarray(ids[start : start + length], dtype=np.int64) for start in starts[:count]]
+
+
+def negative_log_likelihood(logits: npt.NDArray[np.float32], ids: npt.NDArray[np.int64]) -> float:
+    """Return the sum over T - 1 positions of the negative log likelihood of the next token, in nats.
+
+    Args:
+        logits: (T, V), of which the last row predicts nothing that is known.
+        ids: (T)
+    """
+    import numpy as np
+
+    total = 0.0
+    for start in range(0, len(ids) - 1, ROWS):
+        wanted = ids[start + 1 : start + 1 + ROWS]  # (rows)
+        part = logits[start : start + len(wanted)].astype(np.float64)  # (rows, V)
+        highest = part.max(axis=1)
+        total += float((highest + np.log(np.exp(part - highest[:, None]).sum(axis=1))).sum())
+        total -= float(part[np.arange(len(wanted)), wanted].sum())
+    return total

@@ -1,0 +1,394 @@
+"""Checkpoints and adapters that answer, through ``transformers`` and ``peft``.
+
+On a CPU the weights are float32, whatever the checkpoint holds; on a GPU they are as stored. Adapters are
+merged in float32 while loading: the arithmetic of the merged model, without the cost of a wrapped one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import gc
+import time
+from collections.abc import Iterator, Sequence
+from inspect import signature
+from typing import TYPE_CHECKING, Any
+
+from picual import _lazy
+from picual.errors import BadValue, Refused, UnreadableModel
+from picual.models.answers import Pieces, batches, common_prefix, cut, has_stop
+from picual.models.hf import HfAdapter, HfModel, read_json
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+MOST_PROMPTS = 32  # in one batch
+MOST_TOKENS = 4096  # in one batch, padding included: bounds the activations
+SHORTEST_SHARED = 8  # tokens; a shorter common beginning is not worth copying its cache
+NEEDED_BY = "a Hugging Face model"
+
+
+class HfSession:
+    """One checkpoint, with its adapters if it has some, loaded for answering."""
+
+    def __init__(self, model: HfModel | HfAdapter, *, threads: int) -> None:
+        torch = _lazy.need("torch", extra="hf", by=NEEDED_BY)
+        _lazy.need("transformers", extra="hf", by=NEEDED_BY)
+        torch.set_num_threads(threads)
+        root = model if isinstance(model, HfModel) else model.root()
+        self._path = model.path
+        self._torch = torch
+        self._device = "cuda" if torch.cuda.is_available() else "cpu"
+        with quiet():
+            self._tokenizer = load_tokenizer(root)
+            self._model = _load_network(model, on_gpu=self._device == "cuda").to(self._device).eval()
+        self._ends = _end_ids(self._model, self._tokenizer)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the token ids of ``text``, special tokens in the text recognised, none added."""
+        with quiet():  # a whole book is longer than the context; scoring cuts it into windows
+            return [int(token) for token in self._tokenizer(text, add_special_tokens=False)["input_ids"]]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of token ids, special tokens left out."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def chat_prompt(self, messages: Sequence[dict[str, str]]) -> str:
+        """Return the messages in the model's own chat template, ready to be continued by the assistant."""
+        if not self._tokenizer.chat_template:
+            raise no_chat_template(str(self._path))
+        from jinja2 import TemplateError
+
+        try:
+            return str(
+                self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+            )
+        except TemplateError as error:
+            raise template_refuses(error, str(self._path)) from error
+
+    def logits(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Return the next-token logits (T, vocabulary) at every position of ``ids`` (T)."""
+        with self._torch.inference_mode():
+            found = self._model(input_ids=self._tensor([ids.tolist()]), use_cache=False).logits[0]
+        scores: npt.NDArray[np.float32] = found.float().cpu().numpy()
+        return scores
+
+    def generate(self, prompts: Sequence[str], *, max_new_tokens: int, stop: Sequence[str] = ()) -> list[str]:
+        """Continue each prompt greedily until EOS, ``max_new_tokens`` or a stop text (left out of the answer).
+
+        Prompts of like length go through together, and what all of them begin with goes through once.
+        """
+        rows = [self._start(prompt) for prompt in prompts]
+        ends = self._ends | self._special(stop)
+        answers = [""] * len(rows)
+        with self._torch.inference_mode():
+            shared, cache = self._read_once(rows)
+            rests = [row[shared:] for row in rows]
+            for group in batches([len(rest) for rest in rests], most=MOST_PROMPTS, tokens=MOST_TOKENS):
+                batch = _Batch(self._torch, self._device, [rests[index] for index in group], shared, cache)
+                for index, ids in zip(group, self._finish(batch, max_new_tokens, stop, ends), strict=True):
+                    answers[index] = cut(self.decode(ids), stop)
+        return answers
+
+    def stream(self, prompt: str, *, max_new_tokens: int, sampling: dict[str, Any] | None = None) -> Iterator[str]:
+        """Continue one prompt, piece by piece; ``sampling`` holds temperature, top_p, top_k, seed."""
+        pick = _Picker(self._torch, self._device, sampling or {})
+        pieces = Pieces(self.decode)
+        batch = _Batch(self._torch, self._device, [self._start(prompt)], 0, None)
+        for _ in range(max_new_tokens):
+            with self._torch.inference_mode():
+                token = pick(batch.step(self._model))
+            if int(token) in self._ends:
+                break
+            if piece := pieces.add(int(token)):
+                yield piece
+            batch.take(token, [0])
+        if piece := pieces.rest():
+            yield piece
+
+    def step_times(self, ids: Sequence[int], new_tokens: int) -> list[float]:
+        """Return the seconds until the first new token, then of each further one; EOS does not end it."""
+        batch = _Batch(self._torch, self._device, [list(ids)], 0, None)
+        times: list[float] = []
+        with self._torch.inference_mode():
+            for _ in range(new_tokens):
+                started = time.perf_counter()
+                token = batch.step(self._model).argmax(-1)
+                token.tolist()  # waits for a GPU
+                times.append(time.perf_counter() - started)
+                batch.take(token, [0])
+        return times
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._model = None
+        gc.collect()
+        if self._device == "cuda":
+            self._torch.cuda.empty_cache()
+
+    def _tensor(self, rows: list[list[int]]) -> Any:
+        return self._torch.tensor(rows, dtype=self._torch.long, device=self._device)
+
+    def _start(self, prompt: str) -> list[int]:
+        """Return the ids of a prompt; an empty one starts as a document does."""
+        first = self._tokenizer.bos_token_id
+        return self.encode(prompt) or [first if first is not None else next(iter(self._ends), 0)]
+
+    def _special(self, stops: Sequence[str]) -> set[int]:
+        """Return the stop texts that are one special token: decoded text does not show them."""
+        ids = [self.encode(stop) for stop in stops]
+        return {row[0] for row in ids if len(row) == 1 and not self.decode(row)}
+
+    def _read_once(self, rows: list[list[int]]) -> tuple[int, Any]:
+        """Run what all rows begin with, each left at least one token; return its length and its cache."""
+        if len(rows) < 2:
+            return 0, None
+        shared = min(common_prefix(rows), min(len(row) for row in rows) - 1)
+        if shared < SHORTEST_SHARED:
+            return 0, None
+        batch = _Batch(self._torch, self._device, [rows[0][:shared]], 0, None)
+        batch.step(self._model)
+        # A sliding or recurrent layer keeps no plain list of keys that padding could follow.
+        if any(type(layer).__name__ != "DynamicLayer" for layer in getattr(batch.cache, "layers", [None])):
+            return 0, None
+        return shared, batch.cache
+
+    def _finish(self, batch: _Batch, most: int, stop: Sequence[str], ends: set[int]) -> list[list[int]]:
+        """Continue every row of the batch; rows that are done leave it."""
+        written: list[list[int]] = [[] for _ in range(batch.size)]
+        alive = list(range(batch.size))
+        for _ in range(most):
+            tokens = batch.step(self._model).argmax(-1)
+            going = []
+            for place, token in enumerate(tokens.tolist()):
+                ids = written[alive[place]]
+                if token in ends:
+                    continue
+                ids.append(token)
+                if not (stop and has_stop(self.decode(ids), stop)):
+                    going.append(place)
+            if not going:
+                break
+            batch.take(tokens, going)
+            alive = [alive[place] for place in going]
+        return written
+
+
+class _Batch:
+    """Rows on their way through the network, padded on the left, with their attention cache.
+
+    R: rows, S: tokens read before by all rows, T: tokens of the longest row.
+    """
+
+    def __init__(self, torch: Any, device: str, rows: list[list[int]], shared: int, cache: Any) -> None:
+        longest = max(len(row) for row in rows)
+        padded = [[0] * (longest - len(row)) + row for row in rows]
+        mask = [[1] * shared + [0] * (longest - len(row)) + [1] * len(row) for row in rows]
+        self._torch = torch
+        self.size = len(rows)
+        self._ids = torch.tensor(padded, dtype=torch.long, device=device)  # (R, T)
+        self._mask = torch.tensor(mask, dtype=torch.long, device=device)  # (R, S + T)
+        self._places = (self._mask.cumsum(-1) - 1).clamp(min=0)[:, shared:]  # (R, T)
+        self.cache: Any = None
+        if cache is not None:
+            self.cache = copy.deepcopy(cache)
+            if self.size > 1:
+                self.cache.batch_repeat_interleave(self.size)
+
+    def step(self, model: Any) -> Any:
+        """Run the tokens not read yet and return the logits of the next one (R, vocabulary), float32."""
+        # Custom code may not know how to leave out the logits of the prompt.
+        last_only = {"logits_to_keep": 1} if "logits_to_keep" in signature(model.forward).parameters else {}
+        output = model(
+            input_ids=self._ids, attention_mask=self._mask, position_ids=self._places,
+            past_key_values=self.cache, use_cache=True, **last_only,
+        )  # fmt: skip
+        self.cache = output.past_key_values
+        return output.logits[:, -1].float()
+
+    def take(self, tokens: Any, going: list[int]) -> None:
+        """Append one token a row (R) and keep only the rows that go on."""
+        if len(going) < self.size:
+            self.cache.batch_select_indices(self._torch.tensor(going, device=self._mask.device))
+            self._mask, self._places, tokens = self._mask[going], self._places[going], tokens[going]
+            self.size = len(going)
+        self._ids = tokens[:, None]
+        self._mask = self._torch.cat([self._mask, self._torch.ones_like(self._ids)], dim=-1)
+        self._places = self._places[:, -1:] + 1
+
+
+class _Picker:
+    """Picks the next token from logits: the best one, or drawn at a temperature from the likely ones."""
+
+    def __init__(self, torch: Any, device: str, sampling: dict[str, Any]) -> None:
+        check_sampling(sampling)
+        self._torch = torch
+        self._temperature = float(sampling.get("temperature") or 0.0)
+        self._top_k = int(sampling.get("top_k") or 0)
+        self._top_p = float(sampling.get("top_p") or 1.0)
+        self._random = torch.Generator(device=device)
+        if sampling.get("seed") is not None:
+            self._random.manual_seed(int(sampling["seed"]))
+        else:
+            self._random.seed()
+
+    def __call__(self, logits: Any) -> Any:
+        """Return one token (1) from logits (1, vocabulary)."""
+        if self._temperature == 0.0:
+            return logits.argmax(-1)
+        ranked, tokens = (logits[0] / self._temperature).sort(descending=True)
+        likely = ranked.softmax(-1)
+        # The token that crosses the mass still belongs to the nucleus, so at least one stays.
+        likely = likely.masked_fill(likely.cumsum(-1) - likely >= self._top_p, 0.0)
+        if self._top_k:
+            likely[self._top_k :] = 0.0
+        return tokens[self._torch.multinomial(likely, 1, generator=self._random)]
+
+
+def check_sampling(sampling: dict[str, Any]) -> None:
+    """Raise ``BadValue`` for a setting that is none, or outside its domain."""
+    known = ("temperature", "top_p", "top_k", "seed")
+    for name, value in sampling.items():
+        if name not in known:
+            raise BadValue(f"unknown sampling setting `{name}`", hint="it can be " + ", ".join(known))
+        if value is not None and (value < 0 or (name == "top_p" and not 0 < value <= 1)):
+            raise BadValue(f"`{name}` is {value}", hint="temperature and top_k from 0, top_p above 0 and up to 1")
+
+
+def no_chat_template(where: str) -> Refused:
+    """Return the error of a model without a chat template."""
+    return Refused(
+        "the model carries no chat template",
+        where=where,
+        hint="use an instruction-tuned model, or write the prompt out in full",
+    )
+
+
+def template_refuses(error: Exception, where: str) -> Refused:
+    """Return the error of a chat template that does not take the messages it was given."""
+    return Refused(
+        f"the model's chat template does not take these messages ({_first_line(error)})",
+        where=where,
+        hint="leave out the system message, and let user and assistant take turns",
+    )
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers from talking: we say ourselves what matters."""
+    from transformers import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def load_tokenizer(root: HfModel) -> Any:
+    """Return the tokenizer of a checkpoint.
+
+    Raises:
+        UnreadableModel: Its files are missing or broken.
+    """
+    from transformers import AutoTokenizer
+
+    if (root.path / "tokenizer.json").exists():
+        read_json(root.path / "tokenizer.json")  # a cut file is named here, with a better error than below
+    try:
+        return AutoTokenizer.from_pretrained(
+            root.path, trust_remote_code=root.trust_remote_code, local_files_only=True
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UnreadableModel(
+            f"the tokenizer cannot be loaded ({_first_line(error)})",
+            where=str(root.path),
+            hint="put the tokenizer's files beside config.json, or fetch the model again",
+        ) from error
+
+
+def _load_network(model: HfModel | HfAdapter, *, on_gpu: bool) -> Any:
+    """Return the network, adapters merged in."""
+    import torch
+
+    if isinstance(model, HfModel):
+        return load_checkpoint(model, "auto" if on_gpu else torch.float32)
+    network = load_checkpoint(model.root(), torch.float32)
+    for adapter in model.chain():
+        network = _merge(network, adapter)
+    stored = model.root().config()
+    dtype = getattr(torch, str(stored.get("dtype", stored.get("torch_dtype", "float32"))))
+    return network.to(dtype) if on_gpu else network
+
+
+def load_checkpoint(model: HfModel, dtype: Any) -> Any:
+    """Return the network of a checkpoint with its weights as ``dtype``, or as stored (``"auto"``).
+
+    Raises:
+        UnreadableModel: A weight is missing, or ``transformers`` does not know the architecture.
+    """
+    import transformers
+
+    loader: Any = transformers.AutoModelForCausalLM  # its annotation forgets what `output_loading_info` adds
+    model.tensors()  # names a missing, cut or broken weight file
+    try:
+        network, info = loader.from_pretrained(
+            model.path, dtype=dtype, trust_remote_code=model.trust_remote_code, local_files_only=True,
+            output_loading_info=True,
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UnreadableModel(
+            f"transformers cannot load the model ({_first_line(error)})",
+            where=str(model.path),
+            hint="fetch the model again, or `pip install -U transformers` for a newer architecture",
+        ) from error
+    if missing := sorted(info["missing_keys"]):  # transformers would go on with random weights there
+        raise UnreadableModel(
+            f"{len(missing)} weights are not in the checkpoint, `{missing[0]}` among them",
+            where=str(model.path),
+            hint="fetch the model again",
+        )
+    return network
+
+
+def _merge(network: Any, adapter: HfAdapter) -> Any:
+    peft = _lazy.need("peft", extra="finetune", by=HfAdapter.title)
+    adapter.adapter_config()
+    if not (adapter.path / "adapter_model.safetensors").is_file():
+        raise UnreadableModel(
+            "`adapter_model.safetensors` is missing", where=str(adapter.path), hint="train the adapter again"
+        )
+    stored = set(adapter.tensors())
+    try:
+        adapted = peft.PeftModel.from_pretrained(network, str(adapter.path))
+        left = sorted(stored - set(peft.get_peft_model_state_dict(adapted)))
+        merged = adapted.merge_and_unload()
+    except (ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise _does_not_fit(adapter, _first_line(error)) from error
+    if left:  # peft would leave them out without a word
+        raise _does_not_fit(adapter, f"nothing takes its `{left[0]}`")
+    return merged
+
+
+def _does_not_fit(adapter: HfAdapter, why: str) -> UnreadableModel:
+    return UnreadableModel(
+        f"the adapter does not fit its base model ({why})",
+        where=str(adapter.path),
+        hint="give the base model that the adapter was trained on",
+    )
+
+
+def _end_ids(network: Any, tokenizer: Any) -> set[int]:
+    """Return the ids that end an answer, of the generation config and of the tokenizer."""
+    named = network.generation_config.eos_token_id if network.generation_config is not None else None
+    ids = named if isinstance(named, list) else [named]
+    return {int(token) for token in [*ids, tokenizer.eos_token_id] if token is not None}
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

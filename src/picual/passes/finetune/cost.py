@@ -1,0 +1,111 @@
+"""What a LoRA training takes: memory, disk and time, from sizes alone.
+
+The constants are fits to peaks of anonymous memory, measured on a network of 135 million weights, batches of
+256 to 1024 tokens, float32 and bfloat16, all layers adapted and two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from picual.hardware import Machine, has_gpu
+from picual.models import Profile
+from picual.passes.base import Forecast
+from picual.passes.finetune.adapter import AdapterForm
+from picual.passes.finetune.precision import Dtype, weights_dtype
+from picual.passes.finetune.targets import ALL
+from picual.passes.finetune.training_arguments import CHECKPOINTS_KEPT, steps_of
+
+LIBRARIES = 330_000_000  # bytes once torch, transformers and peft are imported
+STATES = 16  # bytes a trained weight: itself, its gradient, two moments, float32 each
+STORED = 12  # bytes a trained weight in a checkpoint: itself and two moments
+# Elements kept for the backward pass, a token and layer: of hidden size, of intermediate size, and of the inputs
+# of an adapter (dropout keeps its mask and its result), which is computed in float32 whatever the weights are.
+HIDDEN, INTERMEDIATE, INPUTS, CAST = 12.0, 4.0, 2.75, 1.0
+HEAD_COPIES = 3  # of a piece of float32 logits: themselves, their softmax, the gradient
+HEAD_PIECE = 256  # positions
+UNKNOWN_LENGTH = 512  # tokens, where the rows are not known
+COMPANIONS = 4_000_000  # bytes of tokenizer files
+# Operations a second: of one core in float32 and bfloat16, and of a GPU. Four a weight and token: twice forward,
+# twice for the gradient of the activations; the frozen weights have none.
+CORE, CORE_BF16, GPU = 45e9, 70e9, 3e13
+OPERATIONS = 4
+STARTING = 12.0  # seconds: imports, loading, reading the data
+
+
+def forecast(
+    profile: Profile, machine: Machine, rows: int, *, form: AdapterForm, arguments: Mapping[str, Any], dtype: Dtype
+) -> Forecast:
+    """Return the forecast.
+
+    Args:
+        profile: Of the base model.
+        machine: Where the step runs.
+        rows: Of the data; a ``RowCount`` also says how long they are.
+        form: Of the adapter.
+        arguments: Of the training, under their present names.
+        dtype: As the recipe asks for it.
+    """
+    gpu = has_gpu() and not arguments.get("use_cpu")
+    held, _ = weights_dtype(dtype, machine, gpu=gpu)
+    width = 4 if held == "float32" else 2
+    layers = _adapted(profile, form.modules)
+    trained = profile.layers * form.rank * sum(inputs + outputs for inputs, outputs in layers)
+    trained += profile.embedding * sum(name.endswith(("lm_head", "embed_tokens")) for name in form.modules_to_save)
+    longest = getattr(rows, "longest", 0) or UNKNOWN_LENGTH
+    batch = int(arguments.get("per_device_train_batch_size", 8))
+    at_once = longest * min(batch, max(rows, 1) if rows else batch)
+    activations = at_once * _kept_a_token(profile, form, layers, width, arguments)
+    logits = min(HEAD_PIECE, at_once) * profile.vocabulary * 4 * HEAD_COPIES
+    memory = LIBRARIES + _weights(profile, width) + STATES * trained + activations + logits
+    tokens = getattr(rows, "tokens", 0) or max(rows, 1) * UNKNOWN_LENGTH
+    seen = tokens / max(rows, 1) * _rows_seen(arguments, rows, batch)
+    speed = GPU if gpu else machine.cores * (CORE_BF16 if held == "bfloat16" else CORE)
+    return Forecast(
+        memory=round(memory),
+        disk=round(4 * trained + CHECKPOINTS_KEPT * STORED * trained + COMPANIONS),
+        seconds=STARTING + seen * OPERATIONS * (profile.linear + profile.embedding) / speed,
+    )
+
+
+def _weights(profile: Profile, width: int) -> int:
+    """Return the bytes of the base: weights that are stored as they are used stay mapped from their file."""
+    as_stored = round(profile.bytes / max(profile.parameters, 1)) == width
+    return 0 if as_stored else profile.parameters * width
+
+
+def _rows_seen(arguments: Mapping[str, Any], rows: int, batch: int) -> float:
+    accumulated = batch * int(arguments.get("gradient_accumulation_steps", 1))
+    return float(steps_of(arguments, max(rows, 1)) * min(accumulated, max(rows, 1)))
+
+
+def _kept_a_token(
+    profile: Profile, form: AdapterForm, layers: list[tuple[int, int]], width: int, arguments: Mapping[str, Any]
+) -> float:
+    """Return the bytes kept for the backward pass, a token."""
+    network = (HIDDEN * profile.hidden + INTERMEDIATE * profile.intermediate) * width
+    copies = (INPUTS if form.dropout else 0.0) + (CAST if width < 4 else 0.0)
+    adapter = copies * 4 * sum(inputs for inputs, _ in layers)
+    if arguments.get("activation_checkpointing"):
+        return profile.layers * profile.hidden * width + network + adapter  # one layer at a time
+    return profile.layers * (network + adapter)
+
+
+def _adapted(profile: Profile, modules: tuple[str, ...]) -> list[tuple[int, int]]:
+    """Return input and output size of the adapted linear layers of one decoder layer."""
+    queries = profile.heads * profile.head_size
+    shared = profile.kv_heads * profile.head_size
+    hidden, inner = profile.hidden, profile.intermediate
+    sizes = {
+        "q_proj": (hidden, queries), "k_proj": (hidden, shared), "v_proj": (hidden, shared),
+        "qkv_proj": (hidden, queries + 2 * shared), "o_proj": (queries, hidden),
+        "gate_proj": (hidden, inner), "up_proj": (hidden, inner), "gate_up_proj": (hidden, 2 * inner),
+        "down_proj": (inner, hidden), "fc1": (hidden, inner), "fc2": (inner, hidden),
+    }  # fmt: skip
+    if modules and ALL not in modules:
+        return [sizes.get(name.rpartition(".")[2], (hidden, hidden)) for name in modules]
+    if profile.architecture.startswith("Phi3"):
+        return [sizes[name] for name in ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")]
+    names = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    return [sizes[name] for name in names]

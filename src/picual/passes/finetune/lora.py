@@ -1,0 +1,134 @@
+"""Fine-tune with LoRA: train a low-rank update beside frozen weights.
+
+When: to teach a model a task or a style from a few hundred examples on.
+Cost: about four floating-point operations a weight and token; the activations of one batch in memory.
+Source: Hu et al., "LoRA", arXiv 2106.09685; rank-stabilized: Kalajdzievski, arXiv 2312.03732.
+
+Training is ``transformers.Trainer`` with an adapter from ``peft``. A kill loses at most a tenth of the steps, or a
+minute; what goes on afterwards ends in the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from picual import _lazy
+from picual.errors import BadValue, UnknownName, nearest
+from picual.hardware import Machine, Target
+from picual.models import HfAdapter, HfModel, Profile
+from picual.models.hf_session import load_tokenizer, quiet
+from picual.passes.base import AdapterTrained, Forecast, Pass, PassContext, Promise
+from picual.passes.finetune import training, training_arguments
+from picual.passes.finetune.adapter import AdapterForm, save_adapter
+from picual.passes.finetune.cost import forecast
+from picual.passes.finetune.examples import examples
+from picual.passes.finetune.targets import ALL, check_saved, targets_of
+from picual.space import Choice, FloatRange, Settings, param
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora(Pass[HfModel, HfAdapter]):
+    """Train a LoRA adapter on a data set."""
+
+    name: ClassVar[str] = "lora"
+    version: ClassVar[int] = 1
+    extra: ClassVar[str] = "finetune"
+    imports: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft")
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft", "accelerate")
+
+    data: str | None = param(None, help="Data set to train on.", role="data")
+    eval_data: str | None = param(
+        None, help="Data set to evaluate on; left out, the holdout of `data`.", role="data"
+    )
+    rank: int = param(16, help="Rank of the update.", search=Choice((16, 8, 32, 64)))
+    alpha: float = param(
+        16.0, help="Strength: the update is scaled by alpha / rank.", search=Choice((16.0, 32.0, 64.0))
+    )
+    dropout: float = param(
+        0.05, help="Share of the inputs of the update left out while training.", search=FloatRange(0.0, 0.2)
+    )
+    modules: tuple[str, ...] = param(
+        (), help="Layers to adapt, by the last part of their names; left out, every linear layer but the head."
+    )
+    modules_to_save: tuple[str, ...] = param((), help="Modules to train in full and keep with the adapter.")
+    use_rslora: bool = param(False, help="Scale the update by alpha / sqrt(rank) instead.")
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = param(
+        "auto", help="Of the frozen weights while training; `auto`: bfloat16 where the machine is fast at it."
+    )
+    training: Settings = param(  # noqa: RUF009  # a mapping that is never changed
+        Settings(), help="Arguments of transformers' TrainingArguments, by name.", role="training"
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse numbers outside their domain.
+
+        Raises:
+            BadValue: Says which.
+        """
+        if self.rank < 1:
+            raise BadValue(f"`rank` is {self.rank}; it must be at least 1", hint="rank: 16")
+        if self.alpha <= 0:
+            raise BadValue(f"`alpha` is {self.alpha:g}; it must be more than 0", hint="alpha: 16")
+        if not 0 <= self.dropout < 1:
+            raise BadValue(
+                f"`dropout` is {self.dropout:g}; it must be from 0 to less than 1", hint="dropout: 0.05"
+            )
+
+    def check(self, model: HfModel, target: Target) -> None:
+        """Refuse modules that the model does not have; ask for the data."""
+        if self.data is None:
+            raise BadValue("`lora` needs `data`", hint="data: NAME, as under `data:` in the recipe")
+        training_arguments.read(self.training)
+        targets_of(model, self.modules)
+        check_saved(model, self.modules_to_save)
+
+    def run(self, model: HfModel, context: PassContext) -> HfAdapter:
+        """Train, going on from the newest whole checkpoint, and write the adapter."""
+        self.check(model, context.target)
+        for module in self.imports:
+            _lazy.need(module, extra=self.extra, by=self.name)
+        asked = training_arguments.read(self.training)
+        for note in asked.notes:
+            context.noted(note)
+        targets = targets_of(model, self.modules)
+        form = self._form(tuple(targets))
+        with quiet():
+            tokenizer = load_tokenizer(model)
+            data = examples(
+                self._named(self.data, context), self._named(self.eval_data, context), tokenizer, context
+            )
+            plan = training.Training(
+                model=model, form=form, examples=data, tokenizer=tokenizer, arguments=asked.values,
+                data=context.data[str(self.data)], dtype=self.dtype,
+            )  # fmt: skip
+            adapted, metrics = training.train(plan, context)
+            save_adapter(adapted, model, context.folder)
+        context.metrics.update(metrics, train_rows=data.train_rows, eval_rows=data.eval_rows)
+        for name, hits in targets.items():
+            context.changed(name, f"{len(hits)} layers, rank {self.rank}, alpha {self.alpha:g}")
+        for name in self.modules_to_save:
+            context.changed(name, "trained in full")
+        return HfAdapter(context.folder, base=model)
+
+    def promises(self) -> tuple[Promise, ...]:
+        """Return: every adapted module has an update that is finite and not zero."""
+        return (AdapterTrained(modules=self.modules or (ALL,)),)
+
+    def forecast(self, profile: Profile, target: Target, machine: Machine, rows: Mapping[str, int]) -> Forecast:
+        """Say what weights, adapter, optimizer and the activations of the largest batch take."""
+        values = training_arguments.known(self.training)
+        count = rows.get(self.data or "", 0)
+        return forecast(profile, machine, count, form=self._form(self.modules), arguments=values, dtype=self.dtype)
+
+    def _form(self, modules: tuple[str, ...]) -> AdapterForm:
+        return AdapterForm(
+            rank=self.rank, alpha=self.alpha, dropout=self.dropout, modules=modules,
+            modules_to_save=self.modules_to_save, rank_stabilized=self.use_rslora,
+        )  # fmt: skip
+
+    def _named(self, name: str | None, context: PassContext) -> Any:
+        if name is not None and name not in context.data:
+            raise UnknownName(f"unknown data set `{name}`", hint=nearest(name, list(context.data)))
+        return name

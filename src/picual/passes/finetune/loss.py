@@ -1,0 +1,83 @@
+"""The loss of a batch: at the labelled positions alone where the network allows it, its own loss elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+PROBE = 16  # tokens on which the two ways must agree
+TOLERANCE = 1e-3  # relative
+
+
+class Loss:
+    """Computes the loss of batches of one network.
+
+    The last hidden states at the labelled positions go through the head by themselves. A network that does more
+    to its logits (a scale, a soft cap) or adds to its loss (balance of experts) gives another number that way: it
+    is asked once, on a few tokens, and then keeps its own loss.
+
+    Args:
+        model: The network with its adapter, from ``peft``.
+        smoothing: Share of the target spread over the vocabulary.
+        compiled: The network runs compiled, which only its own way of being called does.
+    """
+
+    def __init__(self, model: Any, *, smoothing: float = 0.0, compiled: bool = False) -> None:
+        causal = model.get_base_model()
+        self._model = model
+        self._decoder = causal.base_model
+        self._head = causal.get_output_embeddings()
+        self._smoothing = smoothing
+        has_parts = self._decoder is not causal and self._head is not None and not compiled
+        self._has_parts = has_parts
+        self.at_labels = has_parts
+
+    def choose(self, ids: Sequence[int]) -> bool:
+        """Find out whether the positions with labels are enough, on the beginning of a sequence; say so."""
+        import torch
+
+        if not self._has_parts:
+            return False
+        row = torch.tensor([list(ids[:PROBE])], device=self._model.device)
+        was_training = self._model.training
+        self._model.eval()
+        with torch.no_grad():
+            try:
+                ours = float(self._from_states({"input_ids": row}, row, row.shape[1] - 1, smoothing=0.0))
+            except (AttributeError, TypeError):  # its parts are not called like others'
+                self.at_labels = False
+            else:
+                own = float(self._model(input_ids=row, labels=row, use_cache=False).loss)
+                self.at_labels = abs(ours - own) <= TOLERANCE * max(abs(own), 1e-6)
+        self._model.train(was_training)
+        return self.at_labels
+
+    def __call__(self, batch: Mapping[str, torch.Tensor], count: float | None = None) -> torch.Tensor:
+        """Return the summed loss of a batch divided by ``count``, or by its own labels.
+
+        Args:
+            batch: ``input_ids`` and ``labels`` (B, T), maybe ``attention_mask`` (B, T).
+            count: Labels of the whole optimizer step, which may have several batches.
+        """
+        from picual.numerics.label_loss import count_labels
+
+        labels = batch["labels"]
+        inputs = {name: batch[name] for name in ("input_ids", "attention_mask") if name in batch}
+        own = count_labels(labels)
+        divisor = float(own if count is None else count)
+        if self.at_labels:
+            return self._from_states(inputs, labels, divisor, smoothing=self._smoothing)
+        found: torch.Tensor = self._model(**inputs, labels=labels, use_cache=False).loss
+        return found * (own / divisor)
+
+    def _from_states(
+        self, inputs: Mapping[str, torch.Tensor], labels: torch.Tensor, divisor: float, *, smoothing: float
+    ) -> torch.Tensor:
+        from picual.numerics.label_loss import label_loss
+
+        hidden = self._decoder(**inputs, use_cache=False).last_hidden_state
+        frozen = not any(weight.requires_grad for weight in self._head.parameters())
+        return label_loss(hidden, labels, self._head, count=divisor, smoothing=smoothing, head_is_frozen=frozen)

@@ -1,0 +1,241 @@
+"""Every mistake of a recipe at once, before anything runs: nothing heavy is imported, nothing is computed."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from picual.errors import Problem, RecipeError, RecipeProblems, UnknownName, nearest
+from picual.hardware import PROVIDERS
+from picual.metrics import registry as metric_registry
+from picual.metrics.base import Metric
+from picual.passes import registry as pass_registry
+from picual.passes.finetune import training_arguments
+from picual.recipe.check_data import data_problems, template_problem
+from picual.recipe.check_model import input_kind, model_problems
+from picual.recipe.fields import FieldProblem, coerce, is_search
+from picual.recipe.order import misfits
+from picual.recipe.paths import named, near_files
+from picual.recipe.placeholders import placeholder_in
+from picual.recipe.schema import MetricSpec, Place, Recipe, StepSpec
+from picual.recipe.spots import in_file_order, spot
+
+_ROW_TEMPLATES = ("expect", "prompt")  # fields of a metric that name columns of its data
+
+
+def check(recipe: Recipe) -> list[Problem]:
+    """Return everything that is wrong in a recipe, in the order of the file; of this machine it asks nothing."""
+    problems = list(recipe.problems)
+    problems += model_problems(recipe)
+    problems += _target_problems(recipe)
+    problems += _host_problems(recipe)
+    problems += data_problems(recipe, only=_data_in_use(recipe) if recipe.dialect == "olive" else None)
+    problems += _search_problems(recipe)
+    problems += _entry_problems(recipe)
+    problems += _order_problems(recipe)
+    if not recipe.steps and not recipe.metrics and not recipe.problems:
+        problems.append(Problem("recipe", "there is nothing to do: no `passes` and no `metrics`"))
+    return in_file_order(problems)
+
+
+def require(recipe: Recipe) -> None:
+    """Raise ``RecipeProblems`` with all mistakes of a recipe, if it has any."""
+    problems = check(recipe)
+    if problems:
+        raise RecipeProblems(recipe.file or "the recipe", problems)
+
+
+def _step_words(recipe: Recipe, step: StepSpec) -> str:
+    return f"step {recipe.steps.index(step) + 1} `{step.name}`"
+
+
+def _target_problems(recipe: Recipe) -> list[Problem]:
+    provider = recipe.target.provider
+    place = recipe.places.get("target.provider") or recipe.places.get("target") or Place(file=recipe.file)
+    where = spot(place, path="target.provider")
+    if provider in PROVIDERS:
+        return []
+    if found := placeholder_in(provider):
+        return [_left_in(where, "provider", found)]
+    hint = nearest(provider, list(PROVIDERS)) or "`picual doctor` lists the providers of this machine"
+    return [Problem(where, f"unknown execution provider `{provider}`", hint)]
+
+
+def _host_problems(recipe: Recipe) -> list[Problem]:
+    problems = []
+    used = [(recipe.host, recipe.places.get("host", Place(file=recipe.file)), "")]
+    used += [
+        (step.host, step.places.get("host", step.place), _step_words(recipe, step))
+        for step in recipe.steps
+        if step.host is not None
+    ]
+    for name, place, step in used:
+        host = recipe.hosts.get(name)
+        if host is None:
+            where = spot(place, step=step, path="host")
+            problems.append(Problem(where, f"unknown host `{name}`", nearest(name, list(recipe.hosts))))
+        elif found := placeholder_in(host.options):
+            where = spot(host.place, path=f"hosts.{name}")
+            what = f"host `{name}` still holds the placeholder `{found}`"
+            problems.append(Problem(where, what, "fill it in, or add `--host local` to run on this machine"))
+    return problems
+
+
+def _data_in_use(recipe: Recipe) -> set[str]:
+    """Return the names of the data sets that a step or a metric names."""
+    named = set()
+    entries: list[StepSpec | MetricSpec] = [*recipe.steps, *recipe.metrics]
+    for entry in entries:
+        kind = _kind_of(entry)
+        for item in dataclasses.fields(kind) if kind is not None else ():
+            value = entry.fields.get(item.name)
+            if item.metadata.get("role") == "data" and isinstance(value, str):
+                named.add(value)
+    return named
+
+
+def _search_problems(recipe: Recipe) -> list[Problem]:
+    """Refuse searches: the one place that does."""
+    what = "search arrives in a later version"
+    problems = []
+    if recipe.search is not None:
+        place = recipe.places.get("search", Place(file=recipe.file))
+        problems.append(
+            Problem(spot(place, path="search"), what, "remove `search` to run the recipe as it stands")
+        )
+    for step in recipe.steps:
+        for name, value in step.fields.items():
+            if is_search(value):
+                where = spot(step.places.get(name, step.place), step=_step_words(recipe, step))
+                problems.append(Problem(where, f"`{name}` is a search domain; {what}", f"give `{name}` one value"))
+    return problems
+
+
+def _kind_of(entry: StepSpec | MetricSpec) -> type[Any] | None:
+    try:
+        if isinstance(entry, StepSpec):
+            return pass_registry.load(entry.type)
+        return metric_registry.load(entry.type)
+    except UnknownName:
+        return None
+
+
+def _entry_problems(recipe: Recipe) -> list[Problem]:
+    problems = []
+    for step in recipe.steps:
+        problems += _problems_of(recipe, step, "pass", _step_words(recipe, step), pass_registry.names())
+    for metric in recipe.metrics:
+        problems += _problems_of(recipe, metric, "metric", f"metric `{metric.name}`", metric_registry.names())
+    return problems
+
+
+def _problems_of(
+    recipe: Recipe, entry: StepSpec | MetricSpec, sort: str, title: str, names: list[str]
+) -> list[Problem]:
+    kind = _kind_of(entry)
+    if kind is None:
+        place = entry.places.get("type", entry.place)
+        what, hint = f"unknown {sort} `{entry.type}`", nearest(entry.type, names)
+        if recipe.dialect == "olive" and entry.type[:1].isupper():
+            what, hint = f"the {sort} `{entry.type}` of Olive has no counterpart in this version", ""
+        return [Problem(spot(place, step=title), what, hint)]
+    values, found = coerce(kind, entry.fields)
+    found += _values_problems(recipe, kind, values, entry.fields)
+    found += _template_problems(recipe, entry, values)
+    found += _absent_data(recipe, kind, entry.fields)
+    found += _missing_file(recipe, entry)
+    if not found:
+        found += _building_problems(kind, values)
+    return [Problem(spot(_place_of(entry, one.field), step=title), one.what, one.hint) for one in found]
+
+
+def _place_of(entry: StepSpec | MetricSpec, field: str) -> Place:
+    return entry.places.get(field) or entry.places.get(field.split(".", maxsplit=1)[0]) or entry.place
+
+
+def _absent_data(recipe: Recipe, kind: type[Any], given: Mapping[str, Any]) -> list[FieldProblem]:
+    """Ask for the data set of a metric that can take its text from nothing else, and of a pass that trains."""
+    fields = {item.name: item.metadata.get("role") for item in dataclasses.fields(kind)}
+    data = next((name for name, role in fields.items() if role == "data"), None)
+    trains = "training" in fields.values()
+    if data is None or given.get(data) is not None or not (trains or issubclass(kind, Metric)) or "file" in fields:
+        return []
+    names = list(recipe.data)
+    hint = f"`{data}: {names[0]}`" if names else f"`{data}` names a data set of the recipe: `data: {{NAME: ...}}`"
+    return [FieldProblem(data, f"`{data}` is missing", hint)]
+
+
+def _missing_file(recipe: Recipe, entry: StepSpec | MetricSpec) -> list[FieldProblem]:
+    """Look for the text file that a metric reads."""
+    file = entry.fields.get("file")
+    if not isinstance(entry, MetricSpec) or not isinstance(file, str) or Path(file).is_file():
+        return []
+    folder = Path(recipe.folder)
+    return [
+        FieldProblem("file", f"there is no file `{named(Path(file), folder)}`", near_files(Path(file), folder))
+    ]
+
+
+def _values_problems(
+    recipe: Recipe, kind: type[Any], values: Mapping[str, Any], given: Mapping[str, Any]
+) -> list[FieldProblem]:
+    found = []
+    for item in dataclasses.fields(kind):
+        value = values.get(item.name)
+        role = item.metadata.get("role")
+        if item.name not in given or value is None:
+            continue
+        if role == "data" and isinstance(value, str) and value not in recipe.data:
+            hint = nearest(value, list(recipe.data)) or f"define it: `data: {{{value}: {{files: ...}}}}`"
+            found.append(FieldProblem(item.name, f"unknown data set `{value}`", hint))
+        elif role != "text" and (left := placeholder_in(value)):
+            found.append(FieldProblem(item.name, f"`{item.name}` still holds the placeholder `{left}`"))
+        elif role == "training" and isinstance(value, Mapping):
+            found += _training_problems(item.name, value)
+    return found
+
+
+def _building_problems(kind: type[Any], values: Mapping[str, Any]) -> list[FieldProblem]:
+    """Let a pass or metric refuse values that fit their types but not each other."""
+    try:
+        kind(**values)
+    except RecipeError as error:
+        field = next((name for name in values if f"`{name}`" in error.what), "")
+        return [FieldProblem(field, error.what, error.hint)]
+    return []
+
+
+def _training_problems(name: str, value: Mapping[str, Any]) -> list[FieldProblem]:
+    found = training_arguments.problems(value)
+    return [FieldProblem(f"{name}.{argument}", what, hint) for argument, what, hint in found]
+
+
+def _template_problems(
+    recipe: Recipe, entry: StepSpec | MetricSpec, values: Mapping[str, Any]
+) -> list[FieldProblem]:
+    """Check the templates of a metric against the rows it asks."""
+    config = recipe.data.get(str(values.get("data")))
+    if config is None or not isinstance(entry, MetricSpec):
+        return []
+    templates = {name: values[name] for name in _ROW_TEMPLATES if isinstance(values.get(name), str)}
+    found = {name: template_problem(config, template) for name, template in templates.items()}
+    return [FieldProblem(name, f"`{name}`: {one[0]}", one[1]) for name, one in found.items() if one is not None]
+
+
+def _order_problems(recipe: Recipe) -> list[Problem]:
+    names = [step.name for step in recipe.steps]
+    kinds = [_kind_of(step) for step in recipe.steps]
+    return [
+        Problem(
+            spot(recipe.steps[one.index].place, step=_step_words(recipe, recipe.steps[one.index])),
+            one.what,
+            one.hint,
+        )
+        for one in misfits(input_kind(recipe), names, kinds)
+    ]
+
+
+def _left_in(where: str, name: str, found: str) -> Problem:
+    return Problem(where, f"`{name}` still holds the placeholder `{found}`", f"replace `{found}`")

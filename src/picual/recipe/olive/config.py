@@ -1,0 +1,101 @@
+"""One Olive run config, of any age, as a recipe."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from picual.recipe.document import Document
+from picual.recipe.olive.context import Context
+from picual.recipe.olive.data import DataSets, read_data
+from picual.recipe.olive.engine import engine_reader, read_engine
+from picual.recipe.olive.metrics import read_metrics
+from picual.recipe.olive.model import read_model
+from picual.recipe.olive.notes import Ledger, Path_
+from picual.recipe.olive.passes import read_passes
+from picual.recipe.olive.reader import Found, Reader
+from picual.recipe.olive.resource import read_client
+from picual.recipe.olive.systems import Systems, read_systems
+from picual.recipe.olive.target import read_target, unused_hardware
+from picual.recipe.schema import Place, Recipe
+
+
+def import_config(document: Document, *, folder: Path | None = None) -> Recipe:
+    """Return the recipe that an Olive config stands for, with a note on every value of it.
+
+    Nothing in it is executed and nothing is fetched. Single wrong values become ``problems``.
+
+    Args:
+        document: The config.
+        folder: That its relative paths are relative to; left out, the one it lies in.
+
+    Raises:
+        BadValue: A section is not of its basic shape: `passes` is text, `data_configs` a number.
+    """
+    if folder is None:
+        folder = Path(document.file).parent if document.file else Path()
+    ledger = Ledger(document)
+    top = Reader(ledger, [Found((), document.value)])
+    context = Context(ledger, folder.absolute())
+    if (client := top.child("azureml_client", nested=None)) is not None:
+        context.client = read_client(context, client)
+    reader = engine_reader(context, top)
+    engine = read_engine(context, reader)
+    model = read_model(context, top)
+    systems = read_systems(context, top)
+    sets = read_data(context, top, model.dataset, reader.text("data_root", to="data.*.files"))
+    host = systems.use(engine.host, "host", "host")
+    target_name = systems.use(engine.target, "target", "target")
+    steps = read_passes(context, top, sets, systems, engine)
+    target, target_places = read_target(context, systems, target_name, engine)
+    unused_hardware(context, systems, target_name)
+    metrics = read_metrics(context, top, sets, engine)
+    holdouts = _held_out(context, sets)
+    _unused_client(context, top, systems)
+    notes = ledger.close()
+    return Recipe(
+        model=dataclasses.replace(model.source, trust_remote_code=context.trust),
+        steps=steps,
+        target=target,
+        hosts=systems.hosts(),
+        host=host or "local",
+        data=sets.configs,
+        metrics=metrics,
+        search=engine.search,
+        output=engine.output,
+        store=engine.store,
+        log_level=engine.log_level,
+        folder=str(context.folder),
+        file=document.file,
+        dialect="olive",
+        notes=notes,
+        data_places={**sets.places, **holdouts},
+        places=_places(ledger, {**engine.where, **target_places}),
+        problems=(*document.problems, *ledger.problems),
+    )
+
+
+def _held_out(context: Context, sets: DataSets) -> dict[str, Place]:
+    """Keep the shares that passes ask for from the data sets they train on."""
+    places = {}
+    for name, (share, path) in context.holdouts.items():
+        if name in sets.configs:
+            sets.configs[name] = dataclasses.replace(sets.configs[name], holdout=share)
+            places[f"{name}.holdout"] = context.ledger.place(path)
+    return places
+
+
+def _unused_client(context: Context, top: Reader, systems: Systems) -> None:
+    """Say of the config's Azure workspace that nothing is there, when nothing is."""
+    found = top.find("azureml_client")
+    azure = any(system.host.type == "azureml" for system in systems.named.values())
+    if found is None or azure or context.addressed:
+        return
+    for name in context.client:
+        path = (*found.path, name)
+        context.ledger.note(path, "ignored", "nothing in the config runs in Azure or is kept there")
+
+
+def _places(ledger: Ledger, where: dict[str, Path_]) -> dict[str, Place]:
+    places = {key: ledger.place(path) for key, path in where.items()}
+    return {**places, "model": ledger.place(("input_model",))}

@@ -1,0 +1,122 @@
+"""Olive's LoRA as ours: its parameters under both names, and where they have no counterpart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from picual.recipe.olive.context import Context
+from picual.recipe.olive.notes import Path_, Reason
+from picual.recipe.olive.reader import Found, Reader
+from picual.recipe.olive.step import Step
+
+_QLORA: Reason = ("ignored", "belongs to QLoRA; LoRA trains on the unquantized base")
+_TRAINING: Reason = ("ignored", "give it under `training`")
+UNUSED: dict[str, Reason] = {
+    "double_quant": _QLORA,
+    "quant_type": _QLORA,
+    "compute_dtype": _QLORA,
+    "save_quant_config": _QLORA,
+    "use_ort_trainer": ("ignored", "transformers' trainer is the only one"),
+    "ortmodule_onnx_opset_version": ("ignored", "transformers' trainer is the only one"),
+    "device_map": ("ignored", "Picual places the model on the device of its host"),
+    "allow_tf32": ("ignored", "`training: {tf32: ...}` says so"),
+    "ephemeral_gpu_offload": ("ignored", "it is for DoRA on GPUs with little memory"),
+    "bias": ("ignored", "LoRA here trains no biases"),
+    "task_type": ("mapped", "the model generates text"),
+    "use_rslora": ("mapped", "becomes `use_rslora`"),
+    "batch_size": _TRAINING,
+    "learning_rate": _TRAINING,
+    "max_steps": _TRAINING,
+    "num_train_epochs": _TRAINING,
+    "val_data_config": ("ignored", "`eval_data_config` is its name"),
+}
+# Parameter of Olive, in both forms -> field of ours, and what Olive takes when it is left out.
+_FIELDS: tuple[tuple[tuple[str, ...], str, Any], ...] = (
+    (("r", "lora_r"), "rank", 64),
+    (("alpha", "lora_alpha"), "alpha", 16),
+    (("lora_dropout",), "dropout", 0.05),
+    (("target_modules",), "modules", None),
+    (("modules_to_save",), "modules_to_save", None),
+    (("use_rslora",), "use_rslora", None),
+    (("torch_dtype",), "dtype", None),
+)
+_RANKS = [16, 32, 64]
+KNOWN = (
+    *(name for names, _, _ in _FIELDS for name in names), *UNUSED,
+    "train_data_config", "eval_data_config", "eval_dataset_size", "training_args",
+)  # fmt: skip
+
+
+def read_lora(context: Context, step: Step) -> dict[str, Any]:
+    """Return the fields of `lora`; the check of the recipe looks at their types."""
+    for names, ours, default in _FIELDS:
+        _field(step, names, ours, default)
+    if "dtype" not in step.fields:
+        text = "left out: `auto`, by device (Olive: bfloat16)"
+        step.reader.ledger.note(step.path("torch_dtype"), "defaulted", text)
+    else:
+        step.fields["dtype"] = _dtype(step.fields["dtype"])
+    if "modules" not in step.fields:
+        text = "left out: every linear layer but the head (Olive: those that peft knows for the architecture)"
+        step.reader.ledger.note(step.path("target_modules"), "defaulted", text)
+    training = step.take("training", "training_args")
+    if training is not None:
+        step.fields["training"] = training
+    step.data("data", "train_data_config")
+    step.data("eval_data", "eval_data_config")
+    _holdout(context, step)
+    context.trusts(step.reader)
+    step.reader.drop_all(UNUSED)
+    return step.fields
+
+
+def _field(step: Step, names: tuple[str, ...], ours: str, default: Any) -> None:
+    value = step.take(ours, *names)
+    if value == "DEFAULT_VALUE":
+        value = None
+    if value == "SEARCHABLE_VALUES" and ours == "rank":
+        value = {"search": _RANKS}
+    elif ours == "rank" and isinstance(value, list):
+        value = {"search": value}  # a list of values is Olive's way to ask for a search
+    if value is None and default is not None:
+        step.default(names[0], ours, default)
+    elif value is not None:
+        step.fields[ours] = [value] if ours in {"modules", "modules_to_save"} and isinstance(value, str) else value
+
+
+def _dtype(value: Any) -> Any:
+    return value.removeprefix("torch.") if isinstance(value, str) else value
+
+
+def _holdout(context: Context, step: Step) -> None:
+    """Take `eval_dataset_size`: a share is kept from the training data, a number of rows cannot be."""
+    reader = step.reader
+    found = reader.given("eval_dataset_size")
+    if found is None:
+        return
+    data = step.fields.get("data")
+    share = found.value if isinstance(found.value, int | float) and not isinstance(found.value, bool) else None
+    if "eval_data" in step.fields:
+        reader.ledger.note(found.path, "ignored", "`eval_data_config` says what to evaluate on")
+    elif share is None:
+        reader.wrong_type(found, "a share of the rows, such as 0.1")
+    elif 0 < share < 1 and isinstance(data, str):
+        _keep(context, reader, found, data, float(share))
+    elif share == 0:
+        reader.ledger.mapped(found.path, "no rows are kept from training")
+    elif share >= 1:
+        text = f"a number of rows cannot be kept from training: give a share, `--set data.{data}.holdout=0.1`"
+        reader.ledger.note(found.path, "ignored", text)
+    else:
+        reader.ledger.problem(
+            found.path, f"`eval_dataset_size` is {share}; it must be a share of the rows", "`0.1`"
+        )
+
+
+def _keep(context: Context, reader: Reader, found: Found, data: str, share: float) -> None:
+    before: tuple[float, Path_] | None = context.holdouts.get(data)
+    if before is not None and before[0] != share:
+        reader.ledger.note(found.path, "ignored", f"`{data}` already keeps {before[0]:g} of its rows")
+        return
+    context.holdouts[data] = (share, found.path)
+    reader.ledger.mapped(found.path, f"data.{data}.holdout")

@@ -1,0 +1,44 @@
+"""The passes that Olive has, or once had, under their own names; and those that Picual has under another."""
+
+from __future__ import annotations
+
+LORA = ("lora",)
+MERGE = ("mergeadapterweights",)
+BUILD = ("modelbuilder", "genaimodelexporter")
+
+# Names that Olive itself gave up, and what took their place there.
+RENAMED = {
+    "genaimodelexporter": "ModelBuilder",
+    "onnxmodeloptimizer": "OnnxPeepholeOptimizer",
+    "ortperftuning": "OrtSessionParamsTuning",
+    "onnxmatmul4quantizer": "OnnxBlockWiseRtnQuantization",
+    "quarkquantizationpass": "QuarkQuantization",
+    "vitisaiquantization": "QuarkQuantizationVitisAI",
+}
+
+# Today's first, then those that are gone.
+KNOWN: tuple[str, ...] = (
+    "AddOliveMetadata", "AimetQuantization", "AutoAWQQuantizer", "AutoClip", "CaptureLayerAnnotations",
+    "CaptureSplitInfo", "ComposeOnnxModels", "ConvertHfToGGUF", "DoRA", "DynamicToFixedShape",
+    "EPContextBinaryGenerator", "ExtractAdapters", "Gptq", "GptqModel", "GptqQuantizer", "GraphSurgeries",
+    "IncDynamicQuantization", "IncQuantization", "IncStaticQuantization", "InputNCHWtoNHWC", "KQuant", "LoHa",
+    "LoKr", "LoRA", "LoftQ", "MatMulNBitsToQDQ", "MergeAdapterWeights", "MixedPrecisionOverrides",
+    "MobiusBuilder", "ModelBuilder", "NVModelOptGraphSurgery", "NVModelOptQuantization",
+    "OnnxBlockWiseRtnQuantization", "OnnxBnb4Quantization", "OnnxConversion", "OnnxDiscrepancyCheck",
+    "OnnxDynamicQuantization", "OnnxFloatToFloat16", "OnnxHqqQuantization", "OnnxIODataTypeConverter",
+    "OnnxKQuantQuantization", "OnnxOpVersionConversion", "OnnxPeepholeOptimizer", "OnnxQuantization",
+    "OnnxQuantizationPreprocess", "OnnxScriptFusion", "OnnxStaticQuantization", "OpenVINOConversion",
+    "OpenVINOEncapsulation", "OpenVINOIoUpdate", "OpenVINOOptimumConversion", "OpenVINOQuantization",
+    "OpenVINOQuantizationWithAccuracy", "OpenVINOWeightCompression", "OptimumConversion", "OptimumMerging",
+    "OrtMixedPrecision", "OrtSessionParamsTuning", "OrtTransformersOptimization", "QLoRA",
+    "QNNContextBinaryGenerator", "QNNConversion", "QNNModelLibGenerator", "QNNPreprocess", "QairtEncapsulation",
+    "QairtGenAIBuilder", "QairtMHA2SHA", "QairtPipelinePass", "QairtPreparation", "QuaRot", "QuarkQuantization",
+    "QuarkQuantizationVitisAI", "Rtn", "RyzenGenerateModelLLM", "SDLoRA", "SaveTestModelConfig",
+    "SelectiveMixedPrecision", "SliceGPT", "SparseGPT", "SpinQuant", "SplitModel", "StaticLLM",
+    "VitisAIAddMetaData", "VitisGenerateModelLLM", "VitisGenerateModelSD", "AitkPython",
+    "AppendPrePostProcessingOps", "CompositeToOnnxPackage", "GenAIModelExporter", "InsertBeamSearch",
+    "MoEExpertsDistributor", "OnnxMatMul4Quantizer", "OnnxModelOptimizer", "OrtPerfTuning",
+    "PyTorchTensorParallel", "QuantizationAwareTraining", "QuarkQuantizationPass", "SNPEConversion",
+    "SNPEQuantization", "SNPEtoONNXConversion", "TorchTRTConversion", "VitisAIQuantization",
+    "VitisQuantization",
+)  # fmt: skip

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from picual.engine.verification.exported import Exported
+from picual.engine.verification.readback import ReadBack, Reference
+from picual.engine.verification.source import Source
+from picual.passes.base import RuntimeAgrees, WeightsExported
+from picual.testing.tiny import Layout
+
+IDS = np.arange(2 * 40).reshape(2, 40) % 250 + 3
+OUTPUT = "model.layers.{}.self_attn.o_proj/"
+
+
+@pytest.mark.parametrize("layout", ["llama", "phi3", "qwen2", "gemma"])
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+def test_torch_on_the_weights_read_back_is_the_checkpoint_when_nothing_was_rounded(
+    exports: Any, layout: Layout, tied: bool
+) -> None:
+    source, model = exports(layout, tied=tied, precision="fp32")
+    reference = Reference(ReadBack(Exported(model.decoder()), Source(source)), Source(source))
+
+    states = reference.hidden(IDS)
+    with reference.head() as logits:
+        found = np.stack([logits(state) for state in states])
+
+    network = AutoModelForCausalLM.from_pretrained(source.path, dtype=torch.float32)
+    with torch.inference_mode():
+        expected = network(input_ids=torch.from_numpy(IDS)).logits.numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_nothing_but_the_layer_at_work_is_held(exports: Any) -> None:
+    source, model = exports(precision="int4")
+    reference = Reference(ReadBack(Exported(model.decoder()), Source(source)), Source(source))
+    reference.hidden(IDS)
+    assert {str(weight.device) for weight in reference._network.parameters()} == {"meta"}
+
+
+@pytest.mark.parametrize(("layout", "precision"), [
+    ("llama", "int4"), ("llama", "int8"), ("llama", "fp32"), ("phi3", "int4"), ("phi3", "fp32"), ("qwen2", "fp32"),
+    ("qwen3", "fp32"), ("gemma", "fp32"), ("mistral", "fp32"),
+])  # fmt: skip
+def test_an_honest_export_passes(failed: Any, exports: Any, layout: Layout, precision: str) -> None:
+    assert not failed(RuntimeAgrees(precision=precision), *exports(layout, precision=precision))
+
+
+def test_int4_with_float_activations_is_held_to_the_bound_of_floats(exports: Any) -> None:
+    from picual.engine.verification.checks import Bench
+    from picual.engine.verification.task import verify
+
+    found = verify(RuntimeAgrees(precision="int4"), *exports(precision="int4", accuracy_level=0), Bench())
+    assert {check.name: check.bound for check in found} == {"runtime-tokens": 2048, "runtime-logits": 1e-3}
+    assert all(check.passed for check in found)
+
+
+def test_right_weights_in_the_wrong_place_are_caught(failed: Any, exports: Any, edit_graph: Any) -> None:
+    """Two nodes exchange weights and names: every weight is in the file, once, and right."""
+
+    def exchange(model: ir.Model) -> None:
+        first, second = (
+            next(n for n in model.graph if str(n.name).startswith(OUTPUT.format(layer))) for layer in (0, 1)
+        )
+        for index in range(1, 4):
+            mine, other = first.inputs[index], second.inputs[index]
+            first.replace_input_with(index, other)
+            second.replace_input_with(index, mine)
+        mine_said, other_said = (node.metadata_props["picual.weight"] for node in (first, second))
+        first.metadata_props["picual.weight"], second.metadata_props["picual.weight"] = other_said, mine_said
+
+    source, model = exports(precision="int4")
+    edit_graph(model, exchange)
+    assert not failed(WeightsExported(precision="int4", block=32, symmetric=False, head="int8"), source, model)
+    assert set(failed(RuntimeAgrees(precision="int4"), source, model)) == {"runtime-kl", "runtime-top1"}
+
+
+@pytest.mark.parametrize("precision", ["int4", "fp32"])
+def test_a_wrong_rotation_is_caught(failed: Any, exports: Any, edit_bytes: Any, precision: str) -> None:
+    source, model = exports(precision=precision)
+    edit_bytes(model, "model.rotary_emb.cos_cache", lambda array: np.copyto(array, array[:, ::-1].copy()))
+    assert failed(RuntimeAgrees(precision=precision), source, model)
+
+
+def test_a_wrong_epsilon_is_caught(failed: Any, exports: Any, edit_graph: Any) -> None:
+    def change(model: ir.Model) -> None:
+        for node in model.graph:
+            if "epsilon" in node.attributes:
+                node.attributes["epsilon"] = ir.AttrFloat32("epsilon", 0.01)
+
+    source, model = exports(precision="fp32")
+    edit_graph(model, change)
+    assert list(failed(RuntimeAgrees(precision="fp32"), source, model)) == ["runtime-logits"]
+
+
+def test_truncated_data_are_a_failed_check(failed: Any, exports: Any) -> None:
+    source, model = exports(precision="int4")
+    data = model.path / "model.onnx.data"
+    data.write_bytes(data.read_bytes()[:-100])
+    assert (
+        "`model.onnx.data` is cut short" in failed(RuntimeAgrees(precision="int4"), source, model)["runtime-loads"]
+    )
+
+
+def test_a_graph_the_runtime_cannot_load_is_a_failed_check(failed: Any, exports: Any, edit_graph: Any) -> None:
+    def change(model: ir.Model) -> None:
+        next(node for node in model.graph if node.op_type == "MatMulNBits").attributes["K"] = ir.AttrInt64("K", 60)
+
+    source, model = exports(precision="int4")
+    edit_graph(model, change)
+    assert failed(RuntimeAgrees(precision="int4"), source, model)
+
+
+def test_a_weight_that_no_node_holds_is_a_failed_check(failed: Any, exports: Any, edit_graph: Any) -> None:
+    def change(model: ir.Model) -> None:
+        for node in model.graph:
+            if str(node.name).startswith(OUTPUT.format(0)):
+                node.metadata_props["picual.weight"] = "unknown.weight"
+
+    source, model = exports(precision="int4")
+    edit_graph(model, change)
+    name = "model.layers.0.self_attn.o_proj.weight"
+    assert (
+        f"`{name}` is not in the exported file"
+        in failed(RuntimeAgrees(precision="int4"), source, model)["readable"]
+    )

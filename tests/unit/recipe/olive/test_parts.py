@@ -1,0 +1,322 @@
+from __future__ import annotations
+
+import pytest
+
+from picual.hardware import Target
+
+NO_FILE = {"data_name": "json", "data_files": "rows.json"}
+
+
+def data(olive, load=None, pre=None, **more):
+    config = {"name": "rows", "type": "HuggingfaceContainer", "load_dataset_config": load or NO_FILE, **more}
+    if pre is not None:
+        config["pre_process_data_config"] = pre
+    recipe = olive({"data_configs": [config]})
+    return recipe.data["rows"], recipe
+
+
+def kinds(recipe):
+    return {note.path: note.kind for note in recipe.notes}
+
+
+@pytest.mark.parametrize(
+    ("given", "files"),
+    [
+        ("a.json", ["a.json"]), (["a.json", "b.json"], ["a.json", "b.json"]),
+        ({"train": "a.json", "test": "b.json"}, ["a.json"]),
+        ({"train": ["a.json", "b.json"]}, ["a.json", "b.json"]),
+        ({"type": "file", "config": {"path": "a.json"}}, ["a.json"]),
+        ([{"type": "file", "path": "a.json"}], ["a.json"]),
+    ],
+)  # fmt: skip
+def test_files_are_named_in_every_way(olive, tmp_path, given, files):
+    config, recipe = data(
+        olive, {"data_name": "json", "data_files": given, "split": "train"}, {"text_cols": ["t"]}
+    )
+
+    assert config.files == tuple(str(tmp_path / file) for file in files)
+    assert config.name is None
+    assert recipe.problems == ()
+
+
+def test_the_first_rows_of_files_are_a_number_of_rows(olive):
+    config, _ = data(olive, {**NO_FILE, "split": "train[:50]"}, {"text_cols": ["t"]})
+
+    assert config.max_samples == 50
+
+
+def test_a_hub_data_set_without_split_takes_olives(olive):
+    config, recipe = data(olive, {"data_name": "owner/rows"}, {"text_cols": ["t"]})
+
+    assert (config.name, config.split) == ("owner/rows", "validation")
+    assert "defaulted" in kinds(recipe).values()
+
+
+@pytest.mark.parametrize(
+    ("pre", "strategy"),
+    [
+        ({"text_cols": "t"}, "join"), ({"text_cols": "t", "source_max_len": 8}, "line-by-line"),
+        ({"text_cols": "t", "corpus_strategy": "join-random"}, "join-random"),
+        ({"text_cols": "t", "strategy": "join-sliding-window", "stride": 4}, "join-sliding-window"),
+    ],
+)  # fmt: skip
+def test_the_strategy_left_out_is_that_of_the_form(olive, pre, strategy):
+    assert data(olive, pre=pre)[0].strategy == strategy
+
+
+def test_several_columns_without_a_template_stand_with_a_blank_between(olive):
+    assert data(olive, pre={"text_cols": ["a", "b c"]})[0].template == "{a} {b c}"
+
+
+@pytest.mark.parametrize("pre", [None, {}, {"max_samples": 3}])
+def test_rows_of_which_nothing_is_said_are_olives_column_of_text(olive, pre):
+    config, _ = data(olive, {"data_name": "owner/rows", "split": "train"}, pre)
+
+    assert (config.text, config.strategy) == ("text", "join")
+
+
+def test_columns_for_a_classifier_are_not_taken_for_text(olive):
+    config, recipe = data(olive, pre={"input_cols": ["a", "b"], "label_col": "c", "max_length": 8})
+
+    assert (config.text, config.template, config.max_length) == (None, None, 8)
+    assert kinds(recipe)["data_configs.0.pre_process_data_config.input_cols"] == "later"
+
+
+@pytest.mark.parametrize(
+    ("pre", "prompt", "response"),
+    [
+        ({}, "{input}", "{output}"), ({"pair_format": "self_instruct"}, "{prompt}", "{completion}"),
+        ({"pair_format": "custom", "input_col": "q", "output_template": "A: {a}"}, "{q}", "A: {a}"),
+    ],
+)  # fmt: skip
+def test_a_pair_has_a_prompt_that_is_masked(olive, pre, prompt, response):
+    pair = {"dataset_type": "pair", "source_max_len": 30, "target_max_len": 12, "ignore_source_in_labels": True}
+
+    config, _ = data(olive, pre={**pair, **pre})
+
+    assert (config.prompt, config.response, config.mask_prompt) == (prompt, response, True)
+    assert (config.prompt_max_length, config.max_length) == (30, 42)
+
+
+def test_a_column_of_messages_is_a_chat(olive):
+    assert data(olive, pre={"chat_template": True, "message_col": "talk"})[0].chat == "talk"
+
+
+def test_rows_that_the_users_code_reads_are_left_for_the_user_to_name(olive):
+    load = {"type": "my_rows", "params": {"data_name": "owner/rows", "split": "train", "language": "Python"}}
+
+    config, recipe = data(olive, load, {"text_template": "{a}"}, user_script="mine.py")
+
+    assert (config.name, config.files, config.template) == (None, (), "{a}")
+    assert kinds(recipe)["data_configs.0.load_dataset_config.params.data_name"] == "later"
+    assert kinds(recipe)["data_configs.0.user_script"] == "later"
+
+
+def test_a_number_that_is_no_number_is_a_problem_where_it_stands(olive):
+    config, recipe = data(olive, pre={"text_cols": "t", "max_seq_len": "long", "max_samples": "<samples>"})
+
+    assert (config.max_length, config.max_samples) == (1024, None)
+    assert [problem.what for problem in recipe.problems] == [
+        "`max_seq_len` is `long`; it must be a whole number",
+        "`max_samples` still holds the placeholder `<samples>`",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", [True, "many", 2.5, [1]])
+def test_true_and_half_a_row_are_no_numbers_of_rows(olive, value):
+    config, recipe = data(olive, pre={"text_cols": "t", "max_samples": value})
+
+    assert config.max_samples is None
+    assert "must be a whole number" in recipe.problems[0].what
+
+
+def test_the_data_of_the_model_is_a_data_set_of_its_own(olive):
+    dataset = {
+        "data_name": "owner/rows",
+        "split": "train",
+        "component_kwargs": {"pre_process_data": {"max_samples": 7}},
+    }
+
+    recipe = olive({"input_model": {"type": "PytorchModel", "config": {"hf_config": {"dataset": dataset}}}})
+
+    assert recipe.data["__input_model_data_config__"].name == "owner/rows"
+    assert recipe.data["__input_model_data_config__"].max_samples == 7
+
+
+def test_a_data_root_stands_before_relative_files(olive, tmp_path):
+    config = {"name": "rows", "load_dataset_config": {"data_files": ["a.json", "/b.json"]}}
+
+    recipe = olive({"data_root": "all", "data_configs": [config]})
+
+    assert recipe.data["rows"].files == (str(tmp_path / "all" / "a.json"), "/b.json")
+
+
+@pytest.mark.parametrize(
+    ("resource", "uri"),
+    [
+        ({"type": "azureml_registry_model", "registry_name": "R", "name": "M", "version": 3},
+         "azureml://registries/R/models/M/versions/3"),
+        ({"type": "azureml_model", "config": {"azureml_client": "azureml_client", "name": "M", "version": "3"}},
+         "azureml://subscriptions/s/resourcegroups/g/workspaces/w/models/M/versions/3"),
+        ({"type": "azureml_job_output", "config": {"job_name": "J", "output_name": "o", "relative_path": "p"}},
+         "azureml://subscriptions/s/resourcegroups/g/workspaces/w/jobs/J/outputs/o/paths/p"),
+        ({"type": "azureml_datastore", "config": {"datastore_name": "D", "relative_path": "p/q"}},
+         "azureml://subscriptions/s/resourcegroups/g/workspaces/w/datastores/D/paths/p/q"),
+        ({"type": "string_name", "config": {"name": "owner/name"}}, "owner/name"),
+        ({"type": "FOLDER", "config": {"path": "here"}}, "here"),
+    ],
+)  # fmt: skip
+def test_a_model_in_azure_or_elsewhere_is_an_address(olive, resource, uri):
+    client = {"subscription_id": "s", "resource_group": "g", "workspace_name": "w"}
+
+    recipe = olive({"azureml_client": client, "input_model": {"type": "HfModel", "model_path": resource}})
+
+    assert recipe.model.uri == uri
+    assert recipe.problems == ()
+
+
+@pytest.mark.parametrize(
+    ("accelerators", "target"),
+    [
+        (["gpu"], Target(device="gpu", provider="CUDAExecutionProvider")), (["CPU"], Target()), ("npu", None),
+        ([{"execution_providers": ["DmlExecutionProvider"]}],
+         Target(device="gpu", provider="DmlExecutionProvider")),
+        ([{"device": "GPU", "execution_providers": ["openvinoexecutionprovider"]}],
+         Target(device="gpu", provider="OpenVINOExecutionProvider")),
+        ([{"execution_providers": [["QNNExecutionProvider", "lib.so"]], "memory": 1000}],
+         Target(device="npu", provider="QNNExecutionProvider", memory=1000)),
+        ([{"device": "cpu_spr"}, {"device": "gpu"}], Target()), ([], Target()), ({"device": "cpu"}, Target()),
+    ],
+)  # fmt: skip
+def test_the_target_is_the_first_accelerator_of_its_system(olive, accelerators, target):
+    system = {"type": "LocalSystem", "accelerators": accelerators}
+
+    recipe = olive({"systems": {"s": system}, "target": "s"})
+
+    assert recipe.target == (target or Target(device="npu", provider="QNNExecutionProvider"))
+    assert recipe.problems == ()
+
+
+@pytest.mark.parametrize("device", ["<<device>>", "<place_holder>"])
+def test_a_placeholder_for_a_device_is_left_for_the_check_to_find(olive, device):
+    recipe = olive({"target": {"type": "LocalSystem", "accelerators": [{"device": device}]}})
+
+    assert recipe.target.provider == device
+
+
+@pytest.mark.parametrize(
+    ("kind", "host"),
+    [
+        ("LocalSystem", "local"), ("PythonEnvironment", "environment"), ("IsolatedORT", "environment"),
+        ("Docker", "docker"), ("azureml", "azureml"),
+        ("AzureNDV2System", "azureml"), ("SurfaceProSystem1807", "local"),
+    ],
+)  # fmt: skip
+def test_every_kind_of_system_is_a_host(olive, kind, host):
+    recipe = olive({"systems": {"one": {"type": kind}}, "host": "one"})
+
+    assert recipe.hosts["one"].type == host
+    assert recipe.host == "one"
+
+
+def test_local_stays_this_machine(olive):
+    recipe = olive({"systems": {"local": {"type": "AzureML", "config": {"aml_compute": "c"}}}, "host": "local"})
+
+    assert recipe.hosts["local"].type == "local"
+    assert recipe.hosts[recipe.host].options["compute"] == "c"
+
+
+def test_a_number_of_rows_to_evaluate_on_is_named_and_a_share_is_held_out(olive):
+    for size, holdout in ((0.25, 0.25), (1024, 0.0)):
+        recipe = olive({
+            "data_configs": [{"name": "rows", "load_dataset_config": NO_FILE}],
+            "passes": {"one": {"type": "LoRA", "train_data_config": "rows", "eval_dataset_size": size}},
+        })  # fmt: skip
+        assert recipe.data["rows"].holdout == holdout
+        assert kinds(recipe)["passes.one.eval_dataset_size"] == ("mapped" if holdout else "ignored")
+
+
+def test_values_to_search_are_a_search_domain(olive):
+    recipe = olive(
+        {"passes": {"a": {"type": "LoRA", "r": [8, 16]}, "b": {"type": "LoRA", "r": "SEARCHABLE_VALUES"}}}
+    )
+
+    assert [step.fields["rank"] for step in recipe.steps] == [{"search": [8, 16]}, {"search": [16, 32, 64]}]
+
+
+@pytest.mark.parametrize(
+    ("given", "fields"),
+    [
+        ({"int4_is_symmetric": True}, {"symmetric": True}),
+        ({"int4_algo_config": "k_quant_last"}, {"head": "int8"}),
+        ({"int4_algo_config": "rtn"}, {}), ({"extra_options": {"int4_block_size": "128"}}, {"block": 128}),
+        ({"int4_nodes_to_exclude": ["/lm_head/MatMul"]}, {"head": "int8"}),
+        ({"int4_accuracy_level": "1"}, {"accuracy_level": 0}), ({"int4_accuracy_level": 4}, {"accuracy_level": 4}),
+        ({"search": {"max_length": 9}}, {}),
+    ],
+)  # fmt: skip
+def test_the_builders_options_become_ours_or_are_named(olive, given, fields):
+    recipe = olive({"passes": {"b": {"type": "ModelBuilder", "precision": "int4", **given}}})
+
+    assert recipe.steps[0].fields == {"precision": "int4", **fields}
+
+
+def test_a_builder_of_metadata_alone_is_not_taken_for_one_of_models(olive):
+    step = olive({"passes": {"b": {"type": "ModelBuilder", "metadata_only": True}}}).steps[0]
+
+    assert step.type == "ModelBuilder"
+
+
+@pytest.mark.parametrize(
+    ("given", "search"),
+    [
+        (False, None), (None, None), (True, {"execution_order": "joint", "sampler": "sequential"}),
+        ({"search_algorithm": "tpe"}, {"search_algorithm": "tpe"}),
+    ],
+)  # fmt: skip
+def test_a_search_is_kept_for_later(olive, given, search):
+    assert olive({"engine": {"search_strategy": given}}).search == search
+
+
+@pytest.mark.parametrize(
+    ("level", "ours"), [(0, "debug"), (1, "info"), (2, "warning"), (3, "error"), (4, "error")]
+)
+def test_the_log_tells_as_much_as_asked(olive, level, ours):
+    assert olive({"log_severity_level": level}).log_level == ours
+
+
+def test_of_the_metrics_those_that_are_equal_are_measured_and_the_others_named(olive):
+    recipe = olive({
+        "data_configs": [{"name": "rows", "load_dataset_config": NO_FILE}],
+        "evaluators": {
+            "used": {"metrics": [
+                {"name": "bytes", "type": "size_on_disk", "sub_types": [{"name": "bytes", "priority": 1}]},
+                {"name": "ppl", "type": "accuracy", "sub_types": [{"name": "perplexity"}], "data_config": "rows"},
+                {"name": "speed", "type": "latency", "sub_types": [{"name": "avg"}]},
+            ]},
+            "unused": {"type": "LMEvaluator", "tasks": ["arc"]},
+        },
+        "evaluator": "used",
+    })  # fmt: skip
+
+    assert [(metric.name, metric.type, metric.fields) for metric in recipe.metrics] == [
+        ("bytes", "size", {}), ("ppl", "perplexity", {"data": "rows"}),
+    ]  # fmt: skip
+    assert kinds(recipe)["evaluators.used.metrics.2"] == "later"
+    assert kinds(recipe)["evaluators.unused"] == "ignored"
+
+
+@pytest.mark.parametrize("where", ["input_model", "load_kwargs", "hf_config", "from_pretrained_args", "pass"])
+def test_remote_code_is_trusted_wherever_the_config_says_so(olive, where):
+    trust = {"trust_remote_code": True}
+    config = {
+        "input_model": {"input_model": {"model_path": "a/b", **trust}},
+        "load_kwargs": {"input_model": {"model_path": "a/b", "load_kwargs": trust}},
+        "hf_config": {"input_model": {"hf_config": {"model_name": "a/b", **trust}}},
+        "from_pretrained_args": {
+            "input_model": {"hf_config": {"model_name": "a/b", "from_pretrained_args": trust}}
+        },
+        "pass": {"passes": {"b": {"type": "ModelBuilder", **trust}}},
+    }[where]
+
+    assert olive(config).model.trust_remote_code
