@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 
-def canonical(value: Any) -> bytes:
+def canonical(value: Any) -> bytes:  # noqa: PLR0911  # one return a type reads as the table it is
     """Encode ``value`` so that equal values of equal types, and only those, give equal bytes.
 
     Lists and tuples are the same sequence; the order of a mapping's keys does not matter; a path is not

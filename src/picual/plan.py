@@ -125,7 +125,7 @@ def make_plan(recipe: Recipe, store: Store, *, offline: bool = False, hash_sourc
     source = resolve(
         spec.uri, revision=spec.revision, format=spec.format, adapter=spec.adapter,
         trust_remote_code=spec.trust_remote_code, options=spec.options, folder=Path(recipe.folder),
-        offline=offline, trust=recipe.trust,
+        offline=offline, trust=recipe.trust, digests=memory,
     )  # fmt: skip
     ingredients = source_ingredients(source, memory, hash_now=hash_source)
     model, cached = _input_model(source, ingredients, store)

@@ -22,7 +22,7 @@ class EventLog:
         self._stream = file.open("a", encoding="utf-8")
         self._listeners = listeners
 
-    def emit(self, name: str, **values: Any) -> None:
+    def emit(self, name: str, /, **values: Any) -> None:
         """Record an event that happens now."""
         self.forward({"time": round(time.time(), 3), "event": name, **values})
 

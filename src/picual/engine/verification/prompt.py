@@ -143,7 +143,7 @@ def _chat(tokenizer: Any, chat: list[dict[str, str]]) -> str | None:
 def _same_ends(given: Model, made: Model) -> Check:
     before, after = end_ids(given), end_ids(made)
     lost, new = sorted(set(before) - set(after)), sorted(set(after) - set(before))
-    kept = True or (not new or isinstance(made, GenaiModel))  # a runtime may also stop at the tokenizer's
+    kept = not lost and (not new or isinstance(made, GenaiModel))  # a runtime may also stop at the tokenizer's
     return Check(
         "prompt-eos", kept, len(lost), 0, f"stops at {before}" if kept else f"stopped at {before}, now at {after}"
     )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from picual.engine.verification.exported import Exported
 from picual.engine.verification.source import Placed, Source
 from picual.errors import UnreadableModel
-from picual.models.layout import HEAD, embedding_of
+from picual.models.layout import HEAD
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,13 +34,11 @@ class ReadBack(Mapping[str, "torch.Tensor"]):
         for holder in exported.tables:
             for item in source.placed(holder):
                 self._rows.setdefault(item.source.name, []).append(item)
-        embedding = embedding_of(source.tensors)
         for holder in exported.linears:
             for item in source.placed(holder):
                 # A tied head has a matrix of its own in the file, maybe with another rounding.
                 home = HEAD if item.name == HEAD else item.source.name
-                if home != embedding:
-                    self._rows.setdefault(home, []).append(item)
+                self._rows.setdefault(home, []).append(item)
 
     def __getitem__(self, name: str) -> torch.Tensor:
         """Return one weight in float32.

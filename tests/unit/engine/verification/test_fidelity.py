@@ -80,6 +80,25 @@ def test_right_weights_in_the_wrong_place_are_caught(failed: Any, exports: Any, 
     assert set(failed(RuntimeAgrees(precision="int4"), source, model)) == {"runtime-kl", "runtime-top1"}
 
 
+def test_head_and_embedding_are_each_read_from_their_own_place(failed: Any, exports: Any, edit_graph: Any) -> None:
+    """An embedding rounded otherwise than its tied head is wrong as a weight, and no fault of the runtime."""
+
+    def change(model: ir.Model) -> None:
+        lookup = next(node for node in model.graph if node.op_type == "GatherBlockQuantized")
+        old = lookup.inputs[2]
+        assert old is not None
+        assert old.const_value is not None
+        scales = ir.tensor(old.const_value.numpy() * np.float32(2), name="doubled")
+        value = ir.Value(name="doubled", shape=old.shape, type=old.type, const_value=scales)
+        model.graph.register_initializer(value)
+        lookup.replace_input_with(2, value)
+
+    source, model = exports(precision="int4", accuracy_level=0)
+    edit_graph(model, change)
+    assert not failed(RuntimeAgrees(precision="int4"), source, model)
+    assert failed(WeightsExported(precision="int4", block=32, symmetric=False, head="int8"), source, model)
+
+
 @pytest.mark.parametrize("precision", ["int4", "fp32"])
 def test_a_wrong_rotation_is_caught(failed: Any, exports: Any, edit_bytes: Any, precision: str) -> None:
     source, model = exports(precision=precision)

@@ -21,6 +21,7 @@ from picual.testing.tiny import Layout, tiny_model
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning:peft"),
+    pytest.mark.filterwarnings("ignore:The following alpha_pattern keys did not match:RuntimeWarning"),
 ]
 
 MODULES = {"llama": ["q_proj", "o_proj", "down_proj"], "phi3": ["qkv_proj", "o_proj"]}
@@ -98,7 +99,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "patterns": {
         "target_modules": ["q_proj", "v_proj", "o_proj"],
         "rank_pattern": {"v_proj": 2, "layers.1.self_attn.o_proj": 7},
-        "alpha_pattern": {"o_proj": 3, r"layers\.0\.self_attn\.q_proj": 1},
+        "alpha_pattern": {"proj": 99, "o_proj": 3, r"layers\.0\.self_attn\.q_proj": 1},
     },
     "head in full": {"modules_to_save": ["lm_head"]},
     "embedding in full": {"modules_to_save": ["embed_tokens"]},

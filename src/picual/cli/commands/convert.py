@@ -1,0 +1,25 @@
+"""``picual convert``: an Olive config as a native recipe."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from picual import api
+from picual.cli import options, render
+from picual.recipe import dump
+
+
+@click.command()
+@options.recipe_options
+def convert(**given: Any) -> None:
+    """Print RECIPE, an Olive config, as a native recipe; notes go to stderr."""
+    recipe = api.load(options.recipe_of(given), **options.changes_of(given))
+    if given["as_json"]:
+        notes = [vars(note) for note in recipe.notes]
+        click.echo(json.dumps({"recipe": dump.to_mapping(recipe), "notes": notes}, indent=2, default=str))
+        return
+    render.show_notes(recipe.notes)
+    click.echo(dump.to_yaml(recipe), nl=False)
