@@ -79,7 +79,7 @@ def _target(target: Target) -> dict[str, Any]:
 def _data(config: DataConfig, folder: Path) -> dict[str, Any]:
     mapping: dict[str, Any] = _changed(config, tuple(item.name for item in dataclasses.fields(config)))
     if "files" in mapping:
-        files = [_relative(Path(file), folder) for file in config.files]
+        files = [file if "://" in file else _relative(Path(file), folder) for file in config.files]
         mapping["files"] = files[0] if len(files) == 1 else files
     return mapping
 

@@ -89,7 +89,7 @@ def dialect_of(value: Mapping[str, Any]) -> Literal["picual", "olive"]:
 def _olive(document: Document, folder: Path, settings: tuple[str, ...], overrides: Overrides) -> Recipe:
     from picual.recipe.olive import import_config
 
-    recipe = import_config(document)
+    recipe = import_config(document, folder=folder)
     absent = [problem for problem in document.problems if problem not in recipe.problems]
     recipe = dataclasses.replace(
         recipe, problems=(*absent, *recipe.problems), folder=str(folder.absolute()), dialect="olive"
