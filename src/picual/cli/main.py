@@ -52,9 +52,8 @@ def group() -> None:
 def main() -> None:
     """Run the command line; every expected error ends with its own exit code."""
     try:
-        group(standalone_mode=False)
-    except click.exceptions.Exit as leaving:
-        sys.exit(leaving.exit_code)
+        code = group(standalone_mode=False)  # what `ctx.exit` was given, else None
+        sys.exit(code if isinstance(code, int) else 0)
     except click.Abort:
         click.echo("interrupted; the same command continues", err=True)
         sys.exit(130)

@@ -130,6 +130,11 @@ class Holder:
     matrix: Matrix
     accuracy_level: int  # of a MatMulNBits: 4 rounds activations to int8, 0 does not
 
+    @property
+    def activation_block(self) -> int:
+        """How many activations the kernel rounds to int8 together; 0 when it takes them as they are."""
+        return self.matrix.block if self.accuracy_level == 4 and isinstance(self.matrix, Blocks) else 0
+
 
 class Exported:
     """An ``.onnx`` file and its external data. Opening reads the graph; weights stay on the disk."""
