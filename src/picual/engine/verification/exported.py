@@ -149,6 +149,17 @@ class Exported:
             raise UnreadableModel(f"`{file.name}` is no readable ONNX file ({error})", where=str(file)) from error
         self._file = file
 
+    def without_rounded_activations(self) -> bytes:
+        """Return the graph with every accuracy level 0; its external data stay where they are."""
+        import onnx_ir as ir
+
+        model = ir.load(self._file)
+        for node in model.graph:
+            if "accuracy_level" in node.attributes:
+                node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", 0)
+        graph: bytes = ir.to_proto(model).SerializeToString()
+        return graph
+
     @cached_property
     def incomplete(self) -> list[str]:
         """What the external data lack, a sentence a file; empty when all is there."""

@@ -1,7 +1,8 @@
 """Does the runtime compute what the exported weights mean: its logits against torch's on the same weights.
 
 A weight in the wrong place, a wrong epsilon, a wrong rotation or a broken kernel shows here; the rounding of
-the weights does not, since both sides have it.
+the weights does not, since both sides have it. Kernels that round activations too (accuracy level 4) are also
+run without that rounding: only then is the bound tight enough to tell a fault from noise.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from picual.engine.verification.checks import Bench, Check
 from picual.engine.verification.exported import Exported
 from picual.engine.verification.prompt import load_tokenizer
 from picual.engine.verification.readback import ReadBack, Reference
+from picual.engine.verification.runtime import Runtime
 from picual.engine.verification.source import Source
 from picual.models import GenaiModel, HfModel, Model
-from picual.models.genai_session import GenaiSession
 from picual.passes.base import RuntimeAgrees
 
 if TYPE_CHECKING:
@@ -47,37 +48,53 @@ def check(promise: RuntimeAgrees, given: Model, made: Model, bench: Bench) -> It
     reference = Reference(ReadBack(exported, source), source)
     bench.progress(0, len(windows) + 1, "torch on the exported weights")
     states = reference.hidden(windows)
-    session = GenaiSession(made, threads=bench.threads)
-    found = Divergence()
-    try:
-        with reference.head() as logits:
-            for number, (ids, state) in enumerate(zip(windows, states, strict=True)):
-                bench.progress(number + 1, len(windows) + 1, "the runtime")
-                found.add(logits(state), session.logits(ids))
-    finally:
-        session.close()
-    yield Check("runtime-tokens", found.positions >= TOKENS, found.positions, TOKENS, "of built-in text")
-    yield from _bounds(promise.precision, _rounds_activations(exported), found)
+    rounded = _rounding_block(exported)
+    deployed = Runtime(made.decoder(), threads=bench.threads)
+    exact = deployed
+    if rounded:
+        exact = Runtime(made.decoder(), threads=bench.threads, graph=exported.without_rounded_activations())
+    floats, as_deployed = Divergence(), Divergence()
+    with reference.head() as logits:
+        for number, (ids, state) in enumerate(zip(windows, states, strict=True)):
+            bench.progress(number + 1, len(windows) + 1, "the runtime")
+            expected = logits(state)
+            floats.add(expected, exact.logits(ids))
+            if rounded:
+                as_deployed.add(expected, deployed.logits(ids))
+    yield Check("runtime-tokens", floats.positions >= TOKENS, floats.positions, TOKENS, "of built-in text")
+    yield from _in_floats(promise.precision, floats, rounded=bool(rounded))
+    if rounded:
+        yield from _with_rounded_activations(as_deployed)
 
 
-def _bounds(precision: str, rounded: bool, found: Divergence) -> Iterator[Check]:
-    """Say whether the difference is what the arithmetic explains.
+def _in_floats(precision: str, found: Divergence, *, rounded: bool) -> Iterator[Check]:
+    """Hold float arithmetic to what the order of its sums explains.
 
-    Float activations differ in the order of sums only. Where the kernels round activations to int8 (accuracy
-    level 4), logits move by far more, while what they predict does not.
+    Honest 135M models gave 0.0001 to 0.0002 in fp32, and on dequantized weights 0.0001 to 0.0011: a single
+    position far out can be that sensitive. A layer in the wrong place gives whole units.
     """
-    if precision in {"int8", "int4"} and rounded:
-        yield Check("runtime-kl", found.mean_kl <= 0.02, found.mean_kl, 0.02, "mean, in nats a token")
-        yield Check("runtime-top1", found.top1 >= 0.95, found.top1, 0.95, "share of equal first choices")
-        return
-    bound = 2e-2 if precision == "fp16" else 1e-3
-    yield Check("runtime-logits", found.largest <= bound, found.largest, bound, "largest difference of a logit")
+    # 5e-3 is for the second look at a level 4 file, which comes on top of the bounds on what is deployed.
+    bound = 2e-2 if precision == "fp16" else 5e-3 if rounded else 1e-3
+    detail = "largest difference of a logit" + (", at accuracy level 0" if rounded else "")
+    yield Check("runtime-logits", found.largest <= bound, found.largest, bound, detail)
     if precision == "fp16":
         yield Check("runtime-top1", found.top1 >= 0.99, found.top1, 0.99, "share of equal first choices")
 
 
-def _rounds_activations(exported: Exported) -> bool:
-    return any(holder.accuracy_level == 4 for holder in exported.linears)
+def _with_rounded_activations(found: Divergence) -> Iterator[Check]:
+    """Hold kernels that round their activations to int8 to the same predictions.
+
+    The noise grows with the block that shares one scale: an honest 135M model gave a mean KL of 0.002, 0.004,
+    0.008, 0.015 and 0.029, and equal first choices of 0.967, 0.961, 0.939, 0.911 and 0.881, for blocks of 16, 32,
+    64, 128 and 256. From 64 on that is outside these bounds, and such a model does not pass.
+    """
+    yield Check("runtime-kl", found.mean_kl <= 0.02, found.mean_kl, 0.02, "mean, in nats a token")
+    yield Check("runtime-top1", found.top1 >= 0.95, found.top1, 0.95, "share of equal first choices")
+
+
+def _rounding_block(exported: Exported) -> int:
+    """Return the most activations that a kernel rounds to int8 with one scale; 0 when none does."""
+    return max((holder.activation_block for holder in exported.linears), default=0)
 
 
 def _windows(model: HfModel, context: int) -> npt.NDArray[np.int64]:

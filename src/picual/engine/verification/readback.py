@@ -11,7 +11,7 @@ import ctypes
 import math
 import mmap
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from picual.engine.verification.exported import Exported
@@ -52,11 +52,6 @@ class ReadBack(Mapping[str, "torch.Tensor"]):
         if array is None:
             raise UnreadableModel(f"`{name}` is not in the exported file, or not whole")
         return torch.from_numpy(array)
-
-    def activation_block(self, name: str) -> int:
-        """Return how many activations the kernel rounds to int8 together before it multiplies; 0 for none."""
-        found = {item.activation_block for item in self._rows.get(name, ())}
-        return found.pop() if len(found) == 1 else 0
 
     def _matrix(self, name: str) -> npt.NDArray[np.float32] | None:
         import numpy as np
@@ -115,10 +110,6 @@ class Reference:
         for layers in self._network.modules():
             for layer in layers if isinstance(layers, torch.nn.ModuleList) else ():
                 layer.register_forward_hook(_give_back)
-        for name, module in self._network.named_modules():
-            block = weights.activation_block(f"{name}.weight")
-            if block:
-                module.register_forward_pre_hook(_rounding_to_int8(block))
         attach_align_device_hook(self._network, execution_device="cpu", offload=True, weights_map=weights)
 
     def hidden(self, windows: npt.NDArray[np.int64]) -> torch.Tensor:
@@ -162,25 +153,6 @@ class Reference:
             yield logits
         finally:
             setattr(self._network, prefix, kept)
-
-
-def _rounding_to_int8(block: int) -> Callable[..., Any]:
-    """Return a hook that does to a layer's input what kernels of accuracy level 4 do.
-
-    Every ``block`` neighbours share a scale, the largest magnitude over 127.
-    """
-    import torch
-
-    def hook(_module: Any, given: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        activations = given[0]
-        width = activations.shape[-1]
-        padded = torch.nn.functional.pad(activations, (0, -width % block))
-        blocks = padded.reshape(*padded.shape[:-1], -1, block)
-        scale = blocks.abs().amax(-1, keepdim=True) / 127
-        rounded = torch.round(blocks / scale.clamp_min(torch.finfo(scale.dtype).tiny)) * scale
-        return rounded.reshape(padded.shape)[..., :width], *given[1:]
-
-    return hook
 
 
 def _give_back(*_: Any) -> None:

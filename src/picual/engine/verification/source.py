@@ -26,7 +26,6 @@ class Placed:
     matrix: Matrix  # the exported one
     start: int  # first row there
     source: TensorSlice
-    activation_block: int  # activations that the kernel rounds to int8 together; 0: it takes them as they are
 
     @property
     def height(self) -> int:
@@ -61,7 +60,7 @@ class Source:
         matrix = _without_filling(holder.matrix, shapes[0][1])
         found, row = [], 0
         for name, part in parts:
-            found.append(Placed(name, matrix, row, part, holder.activation_block))
+            found.append(Placed(name, matrix, row, part))
             row += part.stop - part.start
         fits = row == matrix.height and all(width == matrix.width for _, width in shapes)
         return found if fits else []
