@@ -3,24 +3,28 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check unit fix docs
+.PHONY: demo test check unit fix docs bench
 demo: $(VENV)/ready
 	$(BIN)/picual demo
 
 test: check unit
 
 check: $(VENV)/ready
-	$(BIN)/ruff format --check src tests examples
-	$(BIN)/ruff check src tests examples
+	$(BIN)/ruff format --check src tests examples benchmarks
+	$(BIN)/ruff check src tests examples benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 unit: $(VENV)/ready
 	$(BIN)/python -m pytest tests
 
+bench: $(VENV)/ready
+	$(BIN)/python benchmarks/waits.py
+	$(BIN)/python benchmarks/kill.py --times 20
+
 fix: $(VENV)/ready
-	$(BIN)/ruff format src tests examples
-	$(BIN)/ruff check --fix src tests examples
+	$(BIN)/ruff format src tests examples benchmarks
+	$(BIN)/ruff check --fix src tests examples benchmarks
 
 docs: $(VENV)/ready
 	$(BIN)/picual schema > docs/reference/recipe.schema.json

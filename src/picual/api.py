@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from picual import doctor as examination
+from picual import hardware
 from picual import plan as planning
 from picual import report as reporting
 from picual.engine import history
@@ -16,12 +19,16 @@ from picual.engine.run import Engine
 from picual.errors import PicualError, Problem
 from picual.executors.base import Executor
 from picual.executors.process import ProcessExecutor
+from picual.metrics import registry as metric_registry
+from picual.models.detect import open_folder
+from picual.models.session import Session, open_session
 from picual.plan import Plan
 from picual.recipe import check as checking
 from picual.recipe import dump
 from picual.recipe import load as loading
 from picual.recipe.load import Overrides
 from picual.recipe.schema import Recipe
+from picual.space import fields_of
 from picual.store.local import Store
 
 RecipeLike = Path | str | Mapping[str, Any] | Recipe
@@ -135,6 +142,63 @@ def fetch(
     return Engine(the_store, ProcessExecutor(), listeners, offline).fetch(a_plan).model.path
 
 
+def evaluate(
+    model: str | Mapping[str, Any], metrics: Mapping[str, Mapping[str, Any]], *,
+    data: Mapping[str, Mapping[str, Any]] | None = None, store: Path | None = None, offline: bool = False,
+    trust: bool = False, listeners: tuple[Listener, ...] = (),
+) -> dict[str, dict[str, Any]]:  # fmt: skip
+    """Measure a model of any kind, and return the values by metric.
+
+    Args:
+        model: As in a recipe.
+        metrics: Fields by metric; one that needs data and names none takes the first of ``data``.
+        data: Data sets as in a recipe.
+        store: Where values are remembered.
+        offline: Make no network call.
+        trust: Allow model code and pickles.
+        listeners: Called with each event.
+    """
+    asked = {name: _with_data(name, fields, data or {}) for name, fields in metrics.items()}
+    mapping = {"version": 1, "model": model, "data": data or {}, "passes": {}, "metrics": asked}
+    loaded = loading.load(mapping, overrides=Overrides(trust=trust))
+    checking.require(loaded)
+    the_store = open_store(loaded, store)
+    a_plan = planning.make_plan(loaded, the_store, offline=offline, hash_source=True)
+    return Engine(the_store, ProcessExecutor(), listeners, offline).measure(a_plan)
+
+
+def _with_data(name: str, fields: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    fillable = [item.name for item in fields_of(metric_registry.load(name)) if item.metadata.get("role") == "data"]
+    if data and fillable and "file" not in fields:
+        return {fillable[0]: next(iter(data)), **fields}
+    return dict(fields)
+
+
+def open_model(folder: Path | str, *, trust: bool = False) -> Session:
+    """Load a Hugging Face, adapter or GenAI folder, or an output folder, to answer in its own runtime.
+
+    Close what this returns to give the memory back.
+    """
+    return open_session(open_folder(Path(folder), trust_remote_code=trust), threads=hardware.physical_cores())
+
+
+def generate(folder: Path | str, prompt: str, *, max_new_tokens: int = 256, raw: bool = False) -> str:
+    """Return a model's greedy answer to a message, or with ``raw`` its continuation of a text."""
+    with contextlib.closing(open_model(folder)) as session:
+        text = prompt if raw else session.chat_prompt([{"role": "user", "content": prompt}])
+        return "".join(session.stream(text, max_new_tokens=max_new_tokens))
+
+
+def report(output: Path | str) -> dict[str, Any]:
+    """Return the report of a run from its output folder."""
+    return reporting.read(Path(output))
+
+
+def doctor(store: Path | None = None) -> dict[str, Any]:
+    """Return what this machine has, and what each pass lacks on it."""
+    return examination.examine(store)
+
+
 def runs(store: Path | None = None) -> list[dict[str, Any]]:
     """Return the runs the store has seen, oldest first."""
     return history.runs(Store(store).root)
@@ -152,8 +216,8 @@ def output_of(recipe: Recipe, output: Path | None = None) -> Path:
     return (output or Path(recipe.folder) / recipe.output).absolute()
 
 
-def one_pass(name: str, model: str, fields: Mapping[str, Any], **parts: Any) -> Recipe:
-    """Return the recipe of a single pass on a model: what `picual finetune`, `merge` and `export` run.
+def one_pass(name: str, model: str | Mapping[str, Any], fields: Mapping[str, Any], **parts: Any) -> Recipe:
+    """Return the recipe of a single pass on a model: what ``picual finetune``, ``merge`` and ``export`` run.
 
     Args:
         name: The pass.
@@ -163,6 +227,22 @@ def one_pass(name: str, model: str, fields: Mapping[str, Any], **parts: Any) -> 
     """
     mapping = {"version": 1, "model": model, "passes": {name: dict(fields)}, **parts}
     return replace(loading.load(mapping), file=f"picual {name}")
+
+
+def finetune(model: str | Mapping[str, Any], *, data: Mapping[str, Any], output: Path, **fields: Any) -> Outcome:
+    """Fine-tune a model on one data set, described as under ``data:``, into an adapter in ``output/model``."""
+    parts = {"data": {"data": dict(data)}, "output": str(output)}
+    return run(one_pass("lora", model, {"data": "data", **fields}, **parts))
+
+
+def merge(model: str | Mapping[str, Any], *, output: Path, **fields: Any) -> Outcome:
+    """Merge an adapter, by its folder or as ``{"uri": BASE, "adapter": FOLDER}``, into plain weights."""
+    return run(one_pass("merge-adapter", model, fields, output=str(output)))
+
+
+def export(model: str | Mapping[str, Any], *, output: Path, **fields: Any) -> Outcome:
+    """Export a model for ONNX Runtime GenAI into ``output/model``, e.g. with ``precision="int4"``."""
+    return run(one_pass("build-genai", model, fields, output=str(output)))
 
 
 def _forget(a_plan: Plan, store: Store) -> None:

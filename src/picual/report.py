@@ -10,9 +10,11 @@ from typing import Any
 from picual import __version__, _atomic, _lazy
 from picual.engine.output import LOCKED
 from picual.engine.results import RunResult, StepResult
+from picual.errors import BadValue
 from picual.plan import Plan
 
 VERSION = 1
+SCHEMA = Path(__file__).parent / "assets" / "report.schema.json"
 
 
 def build(result: RunResult, plan: Plan) -> dict[str, Any]:
@@ -76,6 +78,22 @@ def write(result: RunResult, plan: Plan) -> dict[str, Any]:
 
 
 def read(output: Path) -> dict[str, Any]:
-    """Read the report of an output folder."""
-    loaded: dict[str, Any] = json.loads((output / "report.json").read_text(encoding="utf-8"))
+    """Read the report of an output folder.
+
+    Raises:
+        BadValue: There is no report, or not a whole one.
+    """
+    file = output / "report.json"
+    try:
+        loaded: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadValue(
+            f"there is no report of a run in `{output}`", where=str(file), hint="give the output folder of a run"
+        ) from error
+    return loaded
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of ``report.json``."""
+    loaded: dict[str, Any] = json.loads(SCHEMA.read_text(encoding="utf-8"))
     return loaded

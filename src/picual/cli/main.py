@@ -16,13 +16,20 @@ VERBS: dict[str, str] = {
     "plan": "picual.cli.commands.plan:plan",
     "check": "picual.cli.commands.check:check",
     "convert": "picual.cli.commands.convert:convert",
-    "demo": "picual.cli.commands.demo:demo",
+    "finetune": "picual.cli.commands.one_pass:finetune",
+    "merge": "picual.cli.commands.one_pass:merge",
+    "export": "picual.cli.commands.one_pass:export",
+    "evaluate": "picual.cli.commands.evaluate:evaluate",
     "generate": "picual.cli.commands.generate:generate",
+    "chat": "picual.cli.commands.generate:chat",
+    "demo": "picual.cli.commands.demo:demo",
     "models": "picual.cli.commands.models:models",
     "passes": "picual.cli.commands.passes:passes",
     "schema": "picual.cli.commands.schema:schema",
+    "doctor": "picual.cli.commands.doctor:doctor",
     "store": "picual.cli.commands.store:store",
     "runs": "picual.cli.commands.runs:runs",
+    "report": "picual.cli.commands.report:report",
 }
 
 

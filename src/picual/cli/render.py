@@ -1,9 +1,8 @@
-"""How errors, progress and results look. Data goes to stdout, talk to stderr."""
+"""How errors, notes and results look. Data goes to stdout, talk to stderr."""
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,14 +11,21 @@ import click
 from picual.errors import PicualError
 from picual.recipe.schema import Note
 
-PROGRESS_SECONDS = 10.0  # between two progress lines
+STAGES = ("baseline", "unquantized", "best", "data")
+# The number that stands for a metric in the table, and its unit.
+SHOWN = {"accuracy": "", "perplexity": "", "tokens_per_s": "tokens/s", "size_mb": "MB", "kl": "nats"}
 
 
 def show_error(error: PicualError, *, as_json: bool) -> None:
     """Print an error for a person, and as JSON on stdout when asked."""
     if as_json:
-        click.echo(json.dumps({"error": error.to_wire()}))
+        show_json({"error": error.to_wire()})
     click.echo(f"error: {error}", err=True)
+
+
+def show_json(value: Any) -> None:
+    """Print data on stdout."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=str))
 
 
 def show_notes(notes: Sequence[Note]) -> None:
@@ -29,45 +35,58 @@ def show_notes(notes: Sequence[Note]) -> None:
             click.echo(f"note: {note.path}: {note.text} ({note.kind})", err=True)
 
 
-class Progress:
-    """Plain lines for what happens: a step's start and end, and a sign of life every ten seconds."""
+def show_outcome(report: Mapping[str, Any], *, worked: bool, as_json: bool) -> None:
+    """Print what a run reached: its table, and where the model is.
 
-    def __init__(self) -> None:
-        self._shown = time.monotonic()
+    Args:
+        report: As in ``report.json``.
+        worked: Whether anything had to be done.
+        as_json: Print the report itself.
+    """
+    if as_json:
+        show_json(report)
+        return
+    if not worked:
+        click.echo("nothing to do: every step is in the store", err=True)
+    show_report(report)
 
-    def __call__(self, event: Mapping[str, Any]) -> None:
-        """Print one event, if it is worth a line."""
-        match event["event"]:
-            case "step" if event["status"] == "start":
-                click.echo(f"[{event['number']}/{event['of']}] {event['step']}", err=True)
-            case "step" if event["status"] == "done":
-                how = "in the store already" if event["cached"] else f"{event['seconds']:.1f} s"
-                click.echo(f"      {event['step']}: {how}, {event['checks']} checks passed", err=True)
-            case "progress" if time.monotonic() - self._shown >= PROGRESS_SECONDS:
-                self._shown = time.monotonic()
-                share = float(event["done"]) / max(float(event["total"]), 1e-9)
-                click.echo(f"      {event['step']}: {share:.0%} {event['note']}", err=True)
-            case "metric":
-                click.echo(f"      {event['metric']} of {event['stage']}: {number(event['value'])}", err=True)
+
+def show_report(report: Mapping[str, Any]) -> None:
+    """Print a report for a person."""
+    if any(report[stage] for stage in STAGES):
+        click.echo(table(report))
+    if report["error"]:
+        click.echo(f"{report['verdict']}: {report['error']['what']}")
+    elif report["model"]:
+        click.echo(f"{report['verdict']}: {report['model']}")
 
 
 def table(report: Mapping[str, Any]) -> str:
     """Return the metrics of a report as a table: one row a metric, one column a stage."""
-    stages = [name for name in ("baseline", "unquantized", "best", "data") if report.get(name)]
+    stages = [name for name in STAGES if report[name]]
     names = list(dict.fromkeys(metric for stage in stages for metric in report[stage]))
     rows = [["", *stages]]
-    rows += [[name, *(_cell(report[stage].get(name)) for stage in stages)] for name in names]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+    for name in names:
+        key = _key(next(report[stage][name] for stage in stages if report[stage].get(name)))
+        label = f"{name} ({SHOWN[key]})" if SHOWN.get(key) else name
+        rows.append([label, *(_cell(report[stage].get(name), key) for stage in stages)])
+    return columns(rows)
 
 
-def _cell(values: Mapping[str, Any] | None) -> str:
-    if not values:
-        return "-"
-    for key in ("accuracy", "perplexity", "tokens_per_s", "size_mb", "kl"):
-        if key in values:
-            return number(values[key])
-    return number(next(iter(values.values())))
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows of equal length as aligned text."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def _key(values: Mapping[str, Any]) -> str:
+    return next((key for key in SHOWN if key in values), next(iter(values)))
+
+
+def _cell(values: Mapping[str, Any] | None, key: str) -> str:
+    return number(values[key]) if values and key in values else "-"
 
 
 def number(value: Any) -> str:

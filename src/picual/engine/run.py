@@ -6,9 +6,10 @@ the store is not done again, so a run that was killed anywhere continues when th
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,12 +61,30 @@ class Engine:
         Raises:
             PicualError: What the source says is wrong.
         """
-        log = self.store.root / "fetch"
-        events = EventLog(log / "run" / "events.jsonl", self.listeners)
+        with self._without_output(plan, "fetch") as a_run:
+            return a_run.source()
+
+    def measure(self, plan: Plan) -> dict[str, dict[str, Any]]:
+        """Take the plan's metrics of its input model, and nothing else; return the values by metric.
+
+        Raises:
+            PicualError: What the source or a metric says is wrong.
+        """
+        with self._without_output(plan, "evaluate") as a_run:
+            a_run.source()
+            a_run.measure()
+            return {name: next(iter(stages.values())) for name, stages in a_run.result.metrics.items()}
+
+    @contextlib.contextmanager
+    def _without_output(self, plan: Plan, what: str) -> Iterator[_Run]:
+        place = self.store.root / what
+        events = EventLog(place / "run" / "events.jsonl", self.listeners)
         try:
-            return _Run(self, plan, log, events).source()
+            events.emit("run", status="start", steps=[])
+            yield _Run(self, plan, place, events)
         finally:
             self.executor.close()
+            events.emit("run", status="end")
             events.close()
 
 
@@ -85,7 +104,7 @@ class _Run:
         self.events.emit("run", status="start", steps=[step.name for step in self.plan.steps])
         try:
             self._steps(self.source())
-            self._measure()
+            self.measure()
             output_folder.place(self.result, self.plan, self.store)
         except PicualError as error:
             self.result.error = error
@@ -210,7 +229,8 @@ class _Run:
 
     # -- metrics --------------------------------------------------------------------------------------
 
-    def _measure(self) -> None:
+    def measure(self) -> None:
+        """Take every metric of every stage."""
         for planned in self.plan.metrics:
             self.result.metrics[planned.name] = {
                 stage.name if planned.metric.scope == "model" else "data": self._value(planned, stage)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from picual.graph.edits import add_initializer, replace_node
 from picual.graph.external_data import DataFile
 from picual.graph.linears import WEIGHT, LinearSite
-from picual.numerics import blockwise
-from picual.numerics.blockwise import Bits
+from picual.numerics.block_sizes import Bits, blocks_in
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -47,7 +46,7 @@ class Table:
     @property
     def blocks(self) -> int:
         """B."""
-        return blockwise.blocks_in(self.width, self.format.block)
+        return blocks_in(self.width, self.format.block)
 
     @property
     def inputs(self) -> list[ir.Value]:
@@ -71,7 +70,7 @@ def add_table(
     """
     import onnx_ir as ir
 
-    blocks, bits = blockwise.blocks_in(width, form.block), form.bits
+    blocks, bits = blocks_in(width, form.block), form.bits
     bytes_ = ir.DataType.UINT8
     shapes = [
         ("qweight", bytes_, (height, blocks, form.block * bits // 8)),

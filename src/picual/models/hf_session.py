@@ -10,6 +10,7 @@ import contextlib
 import copy
 import gc
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from inspect import signature
 from typing import TYPE_CHECKING, Any
@@ -365,7 +366,10 @@ def _merge(network: Any, adapter: HfAdapter) -> Any:
         )
     stored = set(adapter.tensors())
     try:
-        adapted = peft.PeftModel.from_pretrained(network, str(adapter.path))
+        with warnings.catch_warnings():
+            # peft asks transformers under a name that it is about to lose
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            adapted = peft.PeftModel.from_pretrained(network, str(adapter.path))
         left = sorted(stored - set(peft.get_peft_model_state_dict(adapted)))
         merged = adapted.merge_and_unload()
     except (ValueError, RuntimeError, KeyError, TypeError) as error:

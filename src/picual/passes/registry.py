@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Any
@@ -37,6 +38,11 @@ def load(name: str) -> type[Pass[Any, Any]]:
     loaded: type[Pass[Any, Any]] = getattr(importlib.import_module(module), attribute)
     assert issubclass(loaded, Pass)
     return loaded
+
+
+def page(name: str) -> str:
+    """Return what a pass says about itself: the docstring of its module."""
+    return (sys.modules[load(name).__module__].__doc__ or "").strip()
 
 
 def build(name: str, values: Mapping[str, Any]) -> Pass[Any, Any]:

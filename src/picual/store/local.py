@@ -31,6 +31,7 @@ from picual.errors import Busy, Corrupt, StoreError
 from picual.store.manifest import Manifest, describe_files, differences, digest_of
 
 LAYOUT = "v1"
+HALF_KEPT = 86_400  # seconds that what a killed run had not published stays
 
 
 @dataclass(frozen=True)
@@ -186,8 +187,14 @@ class Store:
     def prune(
         self, *, max_bytes: int | None = None, older_than_days: float | None = None
     ) -> list[tuple[str, int]]:
-        """Remove entries, oldest first, until the limits hold; also all of ``aside``. Return what went."""
+        """Remove entries, oldest first, until the limits hold; also all of ``aside``. Return what went.
+
+        What a killed run had not published goes too, a day later.
+        """
         _atomic.remove(self.root / "aside")
+        for half in (self.root / "entries" / LAYOUT).glob("*/.*"):
+            if time.time() - half.stat().st_mtime > HALF_KEPT:
+                _atomic.remove(half)
         entries = self.entries()
         total = sum(size_of(entry) for entry in entries)
         now = dt.datetime.now(dt.UTC)
@@ -222,13 +229,13 @@ def size_of(entry: Entry) -> int:
 def hand_out(content: Path, folder: Path, *, small: int = 1 << 20) -> None:
     """Put an entry's files into ``folder`` without copying the big ones.
 
-    Files over ``small`` bytes become hard links, read-only, so that nobody edits the store by accident; small
-    ones, and all of them on another file system, are copied.
+    Files over ``small`` bytes become hard links; small ones, and all of them on another file system, are copied.
+    So are the data of ONNX files: readers such as ``onnx`` refuse data that have several names.
     """
     for source in fingerprint.files_under(content):
         place = folder / source.relative_to(content)
         place.parent.mkdir(parents=True, exist_ok=True)
-        if source.stat().st_size > small and _linked(source, place):
+        if source.stat().st_size > small and source.suffix != ".data" and _linked(source, place):
             continue
         shutil.copyfile(source, place)
 

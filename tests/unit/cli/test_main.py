@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-HEAVY = ("torch", "transformers", "numpy", "onnx", "onnxruntime", "pydantic", "huggingface_hub")
+import pytest
+
+EXTRAS = ("torch", "transformers", "numpy", "onnx", "onnxruntime", "tokenizers")
+HEAVY = (*EXTRAS, "pydantic", "huggingface_hub")
 
 
 def picual(*words: str) -> subprocess.CompletedProcess[str]:
@@ -50,3 +53,27 @@ def test_an_error_is_json_on_stdout_when_asked(tmp_path: Path) -> None:
     ended = picual("run", str(tmp_path / "absent.yaml"), "--json")
 
     assert json.loads(ended.stdout)["error"]["error"]
+
+
+BARE = ("check {recipe}", "plan {recipe} --json", "schema", "passes list", "passes show build-genai", "doctor")
+
+
+@pytest.mark.parametrize("words", BARE)
+def test_a_bare_install_can_plan(tmp_path: Path, words: str) -> None:
+    """No extra is there: what needs one says so, and nothing crashes."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("version: 1\nmodel: smollm2-135m\npasses:\n  build-genai: {precision: int4}\n")
+    absent = (*EXTRAS, "mobius", "peft", "sklearn", "scipy", "safetensors", "onnx_ir", "onnxruntime_genai")
+    code = (
+        f"import sys\nsys.modules.update(dict.fromkeys({absent}))\n"
+        f"sys.argv = ['picual', *{words.format(recipe=recipe).split()!r}]\n"
+        "from picual.cli.main import main\nmain()"
+    )
+
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert "Traceback" not in ended.stderr
+    assert ended.returncode == (3 if words.startswith("plan") else 0), ended.stderr
+    if words.startswith("plan"):
+        hints = [obstacle["hint"] for obstacle in json.loads(ended.stdout)["obstacles"]]
+        assert hints == ['pip install "picual[cpu]"']

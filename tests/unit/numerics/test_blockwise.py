@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from picual.numerics import blockwise
-from picual.numerics.blockwise import Bits
+from picual.numerics import block_sizes, blockwise
+from picual.numerics.block_sizes import Bits
 
 RANDOM = np.random.default_rng(0)
 WEIGHTS = {
@@ -43,16 +43,26 @@ def test_no_weight_moves_by_more_than_half_a_step(
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-def test_steps_are_no_longer_than_the_range_asks_for(bits: Bits) -> None:
-    weight = WEIGHTS["mixed"].astype(np.float32)
-    rows = np.pad(weight, ((0, 0), (0, 16))).reshape(5, 2, 32)
-    span = np.maximum(rows.max(2), 0) - np.minimum(rows.min(2), 0)
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_each_block_takes_the_scale_with_the_least_error(bits: Bits, symmetric: bool) -> None:
+    rows = RANDOM.normal(size=(200, 1, 32)).astype(np.float32)
+    low, high = np.minimum(rows.min(2), 0), np.maximum(rows.max(2), 0)
+    half = 2 ** (bits - 1)
+    longest = np.maximum(np.maximum(-low, high) / half, np.minimum(-low, high) / (half - 0.5))
+    narrow = longest if symmetric else (high - low) / (2**bits - 1)
+    errors = {}
+    for count in (2**bits - 1, 2**bits - 2, 2**bits - 3) if bits == 4 else (255,):
+        steps = narrow * (2**bits - 1) / count
+        steps = steps * np.where(symmetric & (-low < high), -1, 1)
+        zeros = np.full_like(steps, half) if symmetric else np.rint(-low / steps)
+        codes = np.clip(np.rint(rows / steps[:, :, None] + zeros[:, :, None]), 0, 2**bits - 1)
+        errors[count] = (((codes - zeros[:, :, None]) * steps[:, :, None] - rows) ** 2).sum(2)
 
-    asymmetric = blockwise.quantize(weight, bits=bits, block=32, symmetric=False)
-    symmetric = blockwise.quantize(weight, bits=bits, block=32, symmetric=True)
+    blocks = blockwise.quantize(rows[:, 0], bits=bits, block=32, symmetric=symmetric)
 
-    np.testing.assert_allclose(asymmetric.scales, span / (2**bits - 1), rtol=1e-6)
-    assert (np.abs(symmetric.scales) <= np.abs(rows).max(2) / (2 ** (bits - 1) - 0.5) * 1.000001).all()
+    read = blockwise.dequantize(blocks.codes, blocks.scales, blocks.zero_points, bits=bits, width=32)
+    least = np.min(list(errors.values()), axis=0)[:, 0]
+    np.testing.assert_allclose(((read - rows[:, 0]) ** 2).sum(1), least, rtol=1e-3)
 
 
 def test_a_longer_negative_or_positive_side_reaches_its_end_exactly() -> None:
@@ -117,4 +127,44 @@ def test_the_forecast_of_bytes_is_exact(bits: Bits, symmetric: bool) -> None:
     stored = blockwise.pack(blocks.codes, bits).nbytes + blocks.scales.nbytes
     if blocks.zero_points is not None:
         stored += blockwise.pack_zero_points(blocks.zero_points, bits).nbytes
-    assert stored == blockwise.nbytes(3, 80, bits=bits, block=32, symmetric=symmetric)
+    assert stored == block_sizes.nbytes(3, 80, bits=bits, block=32, symmetric=symmetric)
+
+
+def on_a_grid(update: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return weights (64, 256) of a dequantized 4-bit file, and a rank-one update of that many steps."""
+    random = np.random.default_rng(5)
+    steps = random.uniform(0.5, 2, (64, 8, 1))
+    levels = random.integers(0, 16, (64, 8, 32))
+    levels[:, :, :2] = 0, 15  # both ends are used, as whoever made the file saw to
+    grid = ((levels + random.uniform(-9, -6, (64, 8, 1))) * steps).reshape(64, 256)
+    return grid + update * np.outer(random.choice([-1, 1], 64), random.choice([-1, 1], 256)), grid
+
+
+@pytest.mark.parametrize("update", [0.02, 0.1])
+def test_an_update_finer_than_the_grid_below_it_survives(update: float) -> None:
+    weight, grid = on_a_grid(update)
+    made = (weight - grid).astype(np.float32)
+
+    blocks = blockwise.quantize(weight.astype(np.float32), bits=4, block=32, symmetric=False)
+    base = blockwise.quantize(
+        grid.astype(np.float32) + 1e-2 * RANDOM.normal(size=grid.shape).astype(np.float32),
+        bits=4, block=32, symmetric=False,
+    )  # fmt: skip
+
+    kept = read_of(blocks) - read_of(base)  # what the update changed in the rounded weights
+    share = float((kept * made).sum() / (made * made).sum())
+    assert share == pytest.approx(1, abs=0.35)
+
+
+def read_of(blocks: blockwise.Blocks) -> np.ndarray:
+    return blockwise.dequantize(blocks.codes, blocks.scales, blocks.zero_points, bits=4, width=256)
+
+
+@pytest.mark.parametrize(("weight", "found"), [
+    (on_a_grid(0.03)[0], True), (on_a_grid(0.0)[0], False), (RANDOM.normal(size=(64, 256)), False),
+    (np.zeros((64, 256)), False),
+], ids=["updated grid", "grid", "no grid", "zeros"])  # fmt: skip
+def test_a_grid_is_seen_where_there_is_one_with_an_update(weight: np.ndarray, found: bool) -> None:
+    rows = weight.astype(np.float32).reshape(64, 8, 32)
+
+    assert blockwise.is_finely_updated_grid(rows) is found

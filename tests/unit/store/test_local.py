@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -73,3 +74,16 @@ def test_what_is_handed_out_has_the_same_bytes(tmp_path: Path) -> None:
     hand_out(entry.content, tmp_path / "out")
 
     assert (tmp_path / "out" / "model.bin").read_bytes() == b"weights"
+
+
+def test_pruning_takes_what_a_killed_run_left_behind_long_ago(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    beside = kept(store).folder.parent
+    halves = [beside / f".half-{age}.tmp" for age in ("old", "new")]
+    for half in halves:
+        half.mkdir()
+    os.utime(halves[0], (0, 0))
+
+    store.prune()
+
+    assert [half.exists() for half in halves] == [False, True]

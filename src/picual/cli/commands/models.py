@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from picual import api
-from picual.cli import render
+from picual.cli import options, progress, render
 
 
 @click.group()
@@ -17,10 +17,15 @@ def models() -> None:
 
 @models.command()
 @click.argument("name")
-@click.option("--layout", type=click.Choice(["llama", "phi3"]), default="llama", show_default=True)
-@click.option("--store", type=click.Path(path_type=Path), help="Folder of finished steps.")
+@click.option("--layout", type=click.Choice(["llama", "phi3"]), help="Of `smollm2-135m`; left out, `llama`.")
+@options.store_option
 @click.option("--offline", is_flag=True, help="Make no network call.")
-def fetch(name: str, layout: str, store: Path | None, offline: bool) -> None:
+@options.json_option
+def fetch(name: str, layout: str | None, store: Path | None, offline: bool, as_json: bool) -> None:
     """Fetch NAME (`smollm2-135m`, a hub id, a GGUF file) once, and print its folder."""
-    listeners = (render.Progress(),)
-    click.echo(api.fetch(name, options={"layout": layout}, store=store, offline=offline, listeners=listeners))
+    chosen = {"layout": layout} if layout else {}
+    folder = api.fetch(name, options=chosen, store=store, offline=offline, listeners=progress.listeners())
+    if as_json:
+        render.show_json({"model": name, "folder": str(folder)})
+        return
+    click.echo(folder)

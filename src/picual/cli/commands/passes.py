@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Mapping
+from typing import Any
 
 import click
 
+from picual.cli import options, render
 from picual.passes import registry
 from picual.space import fields_of
 
@@ -16,18 +18,30 @@ def passes() -> None:
 
 
 @passes.command("list")
-def list_() -> None:
+@options.json_option
+def list_(as_json: bool) -> None:
     """Print every pass name."""
-    for name in registry.names():
-        click.echo(name)
+    if as_json:
+        render.show_json(registry.names())
+        return
+    click.echo("\n".join(registry.names()))
 
 
 @passes.command()
 @click.argument("name")
-def show(name: str) -> None:
+@options.json_option
+def show(name: str, as_json: bool) -> None:
     """Print the page of one pass and its fields."""
-    kind = registry.load(name)
-    click.echo((sys.modules[kind.__module__].__doc__ or "").strip() + "\n")
-    for item in fields_of(kind):
-        unit = f" [{item.metadata['unit']}]" if item.metadata.get("unit") else ""
-        click.echo(f"  {item.name} = {item.default!r}{unit}  {item.metadata.get('help', '')}")
+    page, fields = registry.page(name), fields_of(registry.load(name))
+    if as_json:
+        described = [{"name": item.name, "default": item.default, **_described(item.metadata)} for item in fields]
+        render.show_json({"name": name, "page": page, "fields": described})
+        return
+    click.echo(page + "\n")
+    for item in fields:
+        unit = f" [{item.metadata['unit']}]" if item.metadata["unit"] else ""
+        click.echo(f"  {item.name} = {item.default!r}{unit}  {item.metadata['help']}")
+
+
+def _described(metadata: Mapping[str, Any]) -> dict[str, str]:
+    return {"help": metadata["help"], "unit": metadata["unit"]}

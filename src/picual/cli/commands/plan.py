@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
 from picual import api
-from picual.cli import options
+from picual.cli import options, render
+from picual.cli.progress import duration
+from picual.passes.base import Forecast
+from picual.plan import Plan
 
 
 @click.command()
@@ -21,29 +23,41 @@ def plan(ctx: click.Context, /, **given: Any) -> None:
     )
     obstacles = api.obstacles(a_plan, store=given["store"], output=given["output"])
     if given["as_json"]:
-        steps = [
-            {"number": s.number, "name": s.name, "pass": s.a_pass.name, "key": s.key, "cached": s.cached,
-             "why": s.why, "memory": s.forecast and s.forecast.memory, "disk": s.forecast and s.forecast.disk,
-             "seconds": s.forecast and s.forecast.seconds}
-            for s in a_plan.steps
-        ]  # fmt: skip
-        found = [obstacle.to_wire() for obstacle in obstacles]
-        totals = {"memory": a_plan.memory, "disk": a_plan.disk, "seconds": a_plan.seconds}
-        click.echo(json.dumps({"steps": steps, "obstacles": found, **totals}, indent=2))
+        render.show_json({**_facts(a_plan), "obstacles": [obstacle.to_wire() for obstacle in obstacles]})
     else:
-        for step in a_plan.steps:
-            needs = step.forecast
-            cost = (
-                f"{needs.memory / 1e9:5.1f} GB  {needs.disk / 1e9:5.1f} GB  {needs.seconds:5.0f} s"
-                if needs
-                else ""
-            )
-            click.echo(f"{step.number}  {step.name:20} {'cached' if step.cached else 'run':7} {cost}  {step.why}")
-        click.echo(
-            f"to run: memory {a_plan.memory / 1e9:.1f} GB of {a_plan.machine.memory_free / 1e9:.1f} GB free,"
-            f" disk {a_plan.disk / 1e9:.1f} GB, about {a_plan.seconds:.0f} s"
-        )
+        _show(a_plan)
         for obstacle in obstacles:
             click.echo(f"error: {obstacle}", err=True)
     if obstacles:
         ctx.exit(obstacles[0].exit_code)
+
+
+def _facts(a_plan: Plan) -> dict[str, Any]:
+    steps = [
+        {"number": step.number, "name": step.name, "pass": step.a_pass.name, "key": step.key,
+         "cached": step.cached, "why": step.why, "memory": step.forecast and step.forecast.memory,
+         "disk": step.forecast and step.forecast.disk, "seconds": step.forecast and step.forecast.seconds}
+        for step in a_plan.steps
+    ]  # fmt: skip
+    return {"steps": steps, "memory": a_plan.memory, "disk": a_plan.disk, "seconds": a_plan.seconds}
+
+
+def _show(a_plan: Plan) -> None:
+    rows = [["", "step", "", "memory", "disk", "time", "why"]]
+    for step in a_plan.steps:
+        state = "in the store" if step.cached else "run"
+        rows.append([str(step.number), step.name, state, *_cost(step.forecast), step.why])
+    click.echo(render.columns(rows))
+    if a_plan.profile is None:
+        click.echo(f"memory, disk and time are known once `{a_plan.recipe.model.uri}` is fetched")
+        return
+    click.echo(
+        f"to run: memory {a_plan.memory / 1e9:.1f} GB of {a_plan.machine.memory_free / 1e9:.1f} GB free,"
+        f" disk {a_plan.disk / 1e9:.1f} GB, about {duration(a_plan.seconds)}"
+    )
+
+
+def _cost(needs: Forecast | None) -> list[str]:
+    if needs is None:
+        return ["-", "-", "-"]
+    return [f"{needs.memory / 1e9:.1f} GB", f"{needs.disk / 1e9:.1f} GB", duration(needs.seconds)]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
 from picual import api
-from picual.cli import options, render
+from picual.cli import options, progress, render
 
 
 @click.command()
@@ -20,18 +19,6 @@ def run(fresh: bool, **given: Any) -> None:
     render.show_notes(recipe.notes)
     outcome = api.run(
         recipe, output=given["output"], store=given["store"], offline=given["offline"], fresh=fresh,
-        listeners=(render.Progress(),),
+        listeners=progress.listeners(),
     )  # fmt: skip
-    show(outcome, as_json=given["as_json"])
-
-
-def show(outcome: api.Outcome, *, as_json: bool) -> None:
-    """Print what a run reached."""
-    if as_json:
-        click.echo(json.dumps(outcome.report, indent=2))
-        return
-    if not outcome.result.worked:
-        click.echo("nothing to do: every step is in the store", err=True)
-    if outcome.result.metrics:
-        click.echo(render.table(outcome.report))
-    click.echo(f"verified: {outcome.model}")
+    render.show_outcome(outcome.report, worked=outcome.result.worked, as_json=given["as_json"])

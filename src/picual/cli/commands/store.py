@@ -1,46 +1,84 @@
-"""``picual store``: what is kept, and whether it is whole."""
+"""``picual store``: what is kept, whether it is whole, and why a step will run again."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
+from picual import api
+from picual.cli import options, render
 from picual.recipe.sizes import bytes_of
-from picual.store.local import Store, size_of
+from picual.store.local import Entry, Store, size_of
 
 
 @click.group()
-@click.option("--store", "root", type=click.Path(path_type=Path), help="Folder of finished steps.")
+@options.store_option
 @click.pass_context
-def store(ctx: click.Context, root: Path | None) -> None:
+def store(ctx: click.Context, store: Path | None) -> None:
     """Look at finished steps."""
-    ctx.obj = Store(root)
+    ctx.obj = Store(store)
 
 
 @store.command()
+@options.json_option
 @click.pass_obj
-def ls(kept: Store) -> None:
+def ls(kept: Store, as_json: bool) -> None:
     """List the entries, oldest first."""
-    for entry in kept.entries():
-        click.echo(f"{entry.manifest.key[:12]}  {size_of(entry) / 1e6:9.1f} MB  {entry.manifest.label}")
+    found = [_facts(entry) for entry in kept.entries()]
+    if as_json:
+        render.show_json(found)
+        return
+    for facts in found:
+        click.echo(f"{facts['key'][:12]}  {facts['bytes'] / 1e6:9.1f} MB  {facts['label']}")
+
+
+def _facts(entry: Entry) -> dict[str, Any]:
+    manifest = entry.manifest
+    return {"key": manifest.key, "bytes": size_of(entry), "label": manifest.label, "created": manifest.created}
 
 
 @store.command()
+@options.recipe_options
 @click.pass_obj
-def verify(kept: Store) -> None:
+def why(kept: Store, /, **given: Any) -> None:
+    """Say which steps of RECIPE are kept, and what is new about those that are not."""
+    root = given["store"] or kept.root
+    a_plan = api.plan(options.recipe_of(given), store=root, offline=given["offline"], **options.changes_of(given))
+    steps = [{"step": step.name, "cached": step.cached, "why": step.why} for step in a_plan.steps]
+    if given["as_json"]:
+        render.show_json(steps)
+        return
+    for step in steps:
+        click.echo(f"{step['step']}: {'kept' if step['cached'] else step['why']}")
+
+
+@store.command()
+@options.json_option
+@click.pass_obj
+def verify(kept: Store, as_json: bool) -> None:
     """Hash every entry; a damaged one is set aside."""
-    for entry in kept.entries():
+    entries = kept.entries()
+    for entry in entries:
         kept.verify(entry)
+    if as_json:
+        render.show_json({"whole": [entry.manifest.key for entry in entries]})
+        return
     click.echo("every entry is whole")
 
 
 @store.command()
 @click.option("--max-size", help="Keep at most this much (`10GB`).")
 @click.option("--older-than", type=float, help="Remove what is older than this many days.")
+@options.json_option
 @click.pass_obj
-def prune(kept: Store, max_size: str | None, older_than: float | None) -> None:
+def prune(kept: Store, max_size: str | None, older_than: float | None, as_json: bool) -> None:
     """Remove entries, oldest first."""
     limit = bytes_of(max_size) if max_size else None
-    for key, size in kept.prune(max_bytes=limit, older_than_days=older_than):
+    gone = kept.prune(max_bytes=limit, older_than_days=older_than)
+    if as_json:
+        render.show_json([{"key": key, "bytes": size} for key, size in gone])
+        return
+    for key, size in gone:
         click.echo(f"{key[:12]}  {size / 1e6:.1f} MB")

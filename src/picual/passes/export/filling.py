@@ -12,7 +12,6 @@ from picual.errors import UnreadableModel
 from picual.graph.checkpoint import Checkpoint
 from picual.graph.external_data import OpenDataFile
 from picual.graph.matmul_nbits import Table
-from picual.numerics import blockwise
 from picual.passes.export.assembly import Assembly, Job
 
 if TYPE_CHECKING:
@@ -84,6 +83,8 @@ def _fill(job: Job, source: Checkpoint, stream: OpenDataFile) -> None:
 
 
 def _fill_blocks(job: Job, table: Table, source: Checkpoint, stream: OpenDataFile) -> None:
+    from picual.numerics import blockwise
+
     names = [str(value.name) for value in table.inputs]
     form, at = table.format, [0] * len(names)
     assert table.scales.dtype is not None  # it was made with one

@@ -45,6 +45,9 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 BITS: dict[str, Literal[4, 8]] = {"int4": 4, "int8": 8}
+# Activations that may share a scale when kernels round them to int8. On an honest 135M model the first choice
+# stayed the same for 0.967, 0.961, 0.939, 0.911 and 0.881 of all tokens with blocks of 16, 32, 64, 128 and 256.
+ROUNDING_BLOCK = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +55,7 @@ class BuildGenai(Pass[HfModel, GenaiModel]):
     """Export a Hugging Face model for ONNX Runtime GenAI, as floats or as blocks of small integers."""
 
     name: ClassVar[str] = "build-genai"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     extra: ClassVar[str] = "cpu"
     imports: ClassVar[tuple[str, ...]] = ("torch", "transformers", "mobius", "onnx_ir", "onnxruntime_genai")
     libraries: ClassVar[tuple[str, ...]] = ("transformers", "mobius-onnx", "onnx-ir", "onnxruntime-genai", "numpy")
@@ -73,8 +76,10 @@ class BuildGenai(Pass[HfModel, GenaiModel]):
         help="Type of the head, and of the embedding tied to it, when weights are quantized.",
         search=OneOf(("int8", "int4")),
     )
-    accuracy_level: Literal[0, 4] = param(
-        4, help="4: multiply with activations rounded to int8, fastest on a CPU; 0: with float activations."
+    accuracy_level: Literal[0, 4] | None = param(
+        None,
+        help="4: multiply with activations rounded to int8, fastest on a CPU; 0: with float activations; "
+        "left out, 4 for blocks of up to 32.",
     )
 
     def check(self, model: HfModel, target: Target) -> None:
@@ -166,11 +171,17 @@ class BuildGenai(Pass[HfModel, GenaiModel]):
                 floats="fp16" if on_gpu else "fp32",
                 body=self._format(self.precision),
                 head=self._format(self.head),
-                accuracy_level=0 if on_gpu else self.accuracy_level,
+                accuracy_level=0 if on_gpu else self._accuracy_level(),
             )
         kept: Literal["fp32", "fp16"] = "fp16" if on_gpu and halves else "fp32"
         floats: Literal["fp32", "fp16"] = "fp16" if self.precision == "fp16" else kept
         return Choice(floats="fp32" if self.precision == "fp32" else floats, body=None, head=None)
+
+    def _accuracy_level(self) -> Literal[0, 4]:
+        """Round activations only in blocks that verification can let pass; see ``ROUNDING_BLOCK``."""
+        if self.accuracy_level is not None:
+            return self.accuracy_level
+        return 4 if self.block <= ROUNDING_BLOCK else 0
 
     def _format(self, precision: str) -> Format:
         return Format(bits=BITS[precision], block=self.block, symmetric=self.symmetric)

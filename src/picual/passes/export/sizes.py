@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 
 from picual.models import Profile
-from picual.numerics.blockwise import Bits, nbytes
+from picual.numerics.block_sizes import Bits, nbytes
 
 # Measured: the imports, a skeleton's nodes, and one piece of weights with what rounding it needs.
 LIBRARIES = 245_000_000  # bytes

@@ -37,7 +37,7 @@ STARTING = 12.0  # seconds: imports, loading, reading the data
 def forecast(
     profile: Profile, machine: Machine, rows: int, *, form: AdapterForm, arguments: Mapping[str, Any], dtype: Dtype
 ) -> Forecast:
-    """Return the forecast.
+    """Return the forecast. Weights count whether copied or mapped from their file: every step reads all of them.
 
     Args:
         profile: Of the base model.
@@ -58,7 +58,7 @@ def forecast(
     at_once = longest * min(batch, max(rows, 1) if rows else batch)
     activations = at_once * _kept_a_token(profile, form, layers, width, arguments)
     logits = min(HEAD_PIECE, at_once) * profile.vocabulary * 4 * HEAD_COPIES
-    memory = LIBRARIES + _weights(profile, width) + STATES * trained + activations + logits
+    memory = LIBRARIES + width * profile.parameters + STATES * trained + activations + logits
     tokens = getattr(rows, "tokens", 0) or max(rows, 1) * UNKNOWN_LENGTH
     seen = tokens / max(rows, 1) * _rows_seen(arguments, rows, batch)
     speed = GPU if gpu else machine.cores * (CORE_BF16 if held == "bfloat16" else CORE)
@@ -67,12 +67,6 @@ def forecast(
         disk=round(4 * trained + CHECKPOINTS_KEPT * STORED * trained + COMPANIONS),
         seconds=STARTING + seen * OPERATIONS * (profile.linear + profile.embedding) / speed,
     )
-
-
-def _weights(profile: Profile, width: int) -> int:
-    """Return the bytes of the base: weights that are stored as they are used stay mapped from their file."""
-    as_stored = round(profile.bytes / max(profile.parameters, 1)) == width
-    return 0 if as_stored else profile.parameters * width
 
 
 def _rows_seen(arguments: Mapping[str, Any], rows: int, batch: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from picual.passes.export.genai import ROUNDING_BLOCK
 from picual.recipe.olive.context import Context
 from picual.recipe.olive.notes import Reason
 from picual.recipe.olive.reader import Found, word
@@ -115,6 +116,13 @@ def _accuracy_level(step: Step) -> None:
     value = _plain(step.take("accuracy_level", "int4_accuracy_level"))
     found = step.reader.find("int4_accuracy_level")
     if value is None or found is None:
+        return
+    block = step.fields.get("block")
+    if value == _INT8 and isinstance(block, int) and block > ROUNDING_BLOCK:
+        text = (
+            f"left out: activations stay in float, since rounding them in blocks of {block} changes what is said"
+        )
+        step.context.ledger.note(found.path, "replaced", text)
         return
     known = value in _FLOATING or value == _INT8
     step.fields["accuracy_level"] = _FLOATING[0] if value in _FLOATING else value

@@ -19,7 +19,7 @@ from picual.hardware import Machine, Target
 from picual.models import GenaiModel, HfModel
 from picual.models.layout import slices_of
 from picual.models.session import open_session
-from picual.numerics import blockwise
+from picual.numerics import block_sizes, blockwise
 from picual.passes.base import PassContext
 from picual.passes.export.genai import BuildGenai
 from picual.testing.tiny import tiny_model
@@ -215,7 +215,7 @@ def test_a_tied_table_lies_on_the_disk_once(tmp_path: Path) -> None:
     tied = export(tiny_model(tmp_path / "tied"), tmp_path / "out-tied", precision="int4")
     untied = export(tiny_model(tmp_path / "untied", tied=False), tmp_path / "out-untied", precision="int4")
 
-    table = blockwise.nbytes(320, 64, bits=8, block=32, symmetric=False)
+    table = block_sizes.nbytes(320, 64, bits=8, block=32, symmetric=False)
     assert abs(untied.size() - tied.size() - table) < 1000
 
 

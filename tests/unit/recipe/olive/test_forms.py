@@ -42,7 +42,7 @@ FLAT = {
             "train_data_config": "rows",
             "training_args": {"max_steps": 2},
         },
-        "build": {"type": "ModelBuilder", "precision": "int4", "int4_block_size": 64, "int4_accuracy_level": 4},
+        "build": {"type": "ModelBuilder", "precision": "int4", "int4_block_size": 16, "int4_accuracy_level": 4},
     },
     "target": "here",
     "host": "here",
@@ -98,7 +98,7 @@ def test_the_flat_form_means_what_it_says():
     assert (recipe.data["rows"].text, recipe.data["rows"].strategy) == ("text", "join")
     assert (recipe.data["rows"].max_length, recipe.data["rows"].max_samples) == (64, 9)
     assert recipe.steps[0].fields["rank"] == 8
-    assert recipe.steps[1].fields == {"precision": "int4", "block": 64, "accuracy_level": 4}
+    assert recipe.steps[1].fields == {"precision": "int4", "block": 16, "accuracy_level": 4}
     assert (recipe.output, recipe.store, recipe.log_level) == ("models", "cache", "warning")
 
 

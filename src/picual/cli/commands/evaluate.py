@@ -1,0 +1,49 @@
+"""``picual evaluate``: metrics of any model, without changing it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from picual import api
+from picual.cli import options, progress, render
+from picual.recipe import yaml_text
+
+
+@click.command()
+@options.model_options
+@click.option(
+    "--metric", "metrics", multiple=True, metavar="NAME[=FILE]", required=True,
+    help="Such as `latency`, `size`, `perplexity=FILE` with a text file, or `accuracy` with --data.",
+)  # fmt: skip
+@click.option(
+    "--field", "fields", multiple=True, metavar="METRIC.FIELD=VALUE", help="Such as accuracy.match=class."
+)
+@options.data_options
+def evaluate(metrics: tuple[str, ...], fields: tuple[str, ...], **given: Any) -> None:
+    """Measure MODEL; nothing is written but the report, and only with -o."""
+    asked = dict(_metric(text) for text in metrics)
+    for text in fields:
+        path, equals, value = text.partition("=")
+        name, dot, field = path.partition(".")
+        if not equals or not dot or name not in asked:
+            raise click.UsageError(
+                f"`{text}` sets nothing: write METRIC.FIELD=VALUE of a metric that is asked for"
+            )
+        asked[name][field] = yaml_text.value_of(value)
+    values = api.evaluate(
+        options.model_of(given), asked, data=options.data_of(given), store=given["store"],
+        offline=given["offline"], trust=given["trust"], listeners=progress.listeners(),
+    )  # fmt: skip
+    if given["as_json"]:
+        render.show_json(values)
+        return
+    rows = [[name, key, render.number(value)] for name, found in values.items() for key, value in found.items()
+            if isinstance(value, int | float)]  # fmt: skip
+    click.echo(render.columns(rows))
+
+
+def _metric(text: str) -> tuple[str, dict[str, Any]]:
+    name, equals, file = text.partition("=")
+    return name, {"file": file} if equals else {}

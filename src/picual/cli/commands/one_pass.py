@@ -1,0 +1,88 @@
+"""``picual finetune``, ``merge`` and ``export``: one pass each, with its fields as options."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from picual import api
+from picual.cli import options, progress, render
+from picual.passes import registry
+from picual.recipe import yaml_text
+from picual.recipe.fields import hints_of
+from picual.space import fields_of
+
+PREFIX = "field_"  # of the parameters that are fields of the pass
+
+
+def verb(name: str, a_pass: str, summary: str) -> click.Command:
+    """Return the command that runs one pass on MODEL."""
+    kind = registry.load(a_pass)
+    roles = {item.metadata.get("role") for item in fields_of(kind)}
+
+    def body(**given: Any) -> None:
+        fields = {
+            key.removeprefix(PREFIX): value
+            for key, value in given.items()
+            if key.startswith(PREFIX) and value is not None
+        }
+        data = options.data_of(given) if "data" in roles else {}
+        if data:
+            fields["data"] = next(iter(data))
+        recipe = api.one_pass(
+            a_pass, options.model_of(given), fields, data=data, output=str(given["output"] or f"picual-{name}")
+        )
+        recipe = dataclasses.replace(recipe, trust=given["trust"])
+        outcome = api.run(recipe, store=given["store"], offline=given["offline"], listeners=progress.listeners())
+        render.show_outcome(outcome.report, worked=outcome.result.worked, as_json=given["as_json"])
+
+    command: Callable[..., Any] = body
+    hints = hints_of(kind)
+    for item in reversed(fields_of(kind)):
+        command = _option(item, hints[item.name])(command)
+    if "data" in roles:
+        command = options.data_options(command)
+    return click.command(name, help=summary)(options.model_options(command))
+
+
+def _option(item: dataclasses.Field[Any], hint: Any) -> Callable[..., Any]:
+    """Return the option of one field; its text is read as a recipe's would be."""
+    parameter, flag = PREFIX + item.name, f"--{item.name.replace('_', '-')}"
+    match item.metadata.get("role"):
+        case "data":
+            return lambda command: command  # the data options stand for it
+        case "training":
+            return click.option(
+                flag, parameter, multiple=True, metavar="KEY=VALUE", help=item.metadata["help"],
+                callback=lambda _ctx, _parameter, pairs: dict(map(_pair, pairs)) or None,
+            )  # fmt: skip
+    return click.option(
+        flag, parameter, metavar=_words(hint), help=item.metadata["help"],
+        callback=lambda _ctx, _parameter, text: None if text is None else yaml_text.value_of(text),
+    )  # fmt: skip
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise click.UsageError(f"`{text}` sets nothing: write KEY=VALUE, such as max_steps=10")
+    return key, yaml_text.value_of(value)
+
+
+def _words(hint: Any) -> str:
+    """Return what may stand after an option."""
+    if typing.get_origin(hint) is typing.Literal:
+        return "|".join(str(value) for value in typing.get_args(hint))
+    kinds = [kind for kind in typing.get_args(hint) or (hint,) if kind not in {type(None), Ellipsis}]
+    if len(kinds) == 1 and kinds[0] is not hint:
+        return _words(kinds[0]) + (",..." if typing.get_origin(hint) is tuple else "")
+    return "|".join(str(getattr(kind, "__name__", kind)).upper() for kind in kinds)
+
+
+finetune = verb("finetune", "lora", "Fine-tune MODEL on data with LoRA; the result is an adapter.")
+merge = verb("merge", "merge-adapter", "Merge MODEL, an adapter or a base with --adapter, into plain weights.")
+export = verb("export", "build-genai", "Export MODEL for ONNX Runtime GenAI, quantized if asked.")

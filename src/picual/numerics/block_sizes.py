@@ -1,0 +1,19 @@
+"""What blocks of small integers weigh; see ``blockwise`` for what they mean. Plans ask here without numpy."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Bits = Literal[4, 8]
+
+
+def blocks_in(width: int, block: int) -> int:
+    """Return B, the blocks of a row of ``width`` inputs."""
+    return -(-width // block)
+
+
+def nbytes(height: int, width: int, *, bits: Bits, block: int, symmetric: bool, scale_bytes: int = 4) -> int:
+    """Return the bytes of one stored matrix: codes, scales and zero points."""
+    count = blocks_in(width, block)
+    zeros = 0 if symmetric else -(-count * bits // 8)
+    return height * (count * block * bits // 8 + count * scale_bytes + zeros)

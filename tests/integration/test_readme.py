@@ -1,0 +1,61 @@
+"""The README's recipe and commands, run as they stand; only the training is cut short."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from picual import api
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+SEED = ROOT / "tests" / "unit" / "recipe" / "olive" / "configs" / "seed-local.json"
+TONES = Path(api.__file__).parent / "assets" / "tone" / "train.jsonl"
+SHORT = {"run": ["--set", "passes.lora.training.max_steps=2", "--set", "metrics.accuracy.max_samples=8"]}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands() -> list[str]:
+    lines = [line.partition("#")[0].strip() for block in blocks("bash") for line in block.splitlines()]
+    return [line for line in lines if line.startswith("picual ")]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("readme")
+    (place / "recipe.yaml").write_text(blocks("yaml")[0])
+    (place / "tone.jsonl").write_text("".join(TONES.read_text().splitlines(keepends=True)[:60]))
+    (place / "olive-config.json").write_text(SEED.read_text())
+    (place / "dataset").mkdir()
+    (place / "dataset" / "dataset-classification.json").write_text((place / "tone.jsonl").read_text())
+    return place
+
+
+def test_the_readme_shows_commands() -> None:
+    assert {command.split()[1] for command in commands()} >= {"run", "plan", "generate", "convert"}
+
+
+@pytest.mark.parametrize("command", commands())
+def test_a_command_of_the_readme_works(command: str, folder: Path, store: Path) -> None:
+    words = shlex.split(command)[1:]
+    ended = subprocess.run(
+        [sys.executable, "-m", "picual.cli.main", *words, *SHORT.get(words[0], [])],
+        capture_output=True, text=True, check=False, cwd=folder, env={**os.environ, "PICUAL_STORE": str(store)},
+    )  # fmt: skip
+
+    assert ended.returncode == 0, ended.stderr[-4000:]
+    assert ended.stdout
+
+
+@pytest.mark.parametrize("target", re.findall(r"^make (\w+)", README, re.MULTILINE))
+def test_a_make_target_of_the_readme_exists(target: str) -> None:
+    subprocess.run(["make", "--dry-run", target], check=True, capture_output=True, cwd=ROOT)
