@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from picual import _lazy, fingerprint, hardware
 from picual.data import files as data_files
 from picual.data.base import DataConfig
-from picual.errors import DeviceUnavailable, NotEnough, PicualError, UnreadableModel
+from picual.errors import DeviceUnavailable, EnvironmentFault, NotEnough, PicualError, UnreadableModel
 from picual.hardware import Machine
 from picual.metrics import registry as metric_registry
 from picual.metrics.base import Metric
@@ -18,7 +19,7 @@ from picual.models import HfAdapter, HfModel, Model, Profile
 from picual.passes import registry as pass_registry
 from picual.passes.base import Forecast, Pass
 from picual.recipe.fields import coerce
-from picual.recipe.schema import Place, Recipe
+from picual.recipe.schema import Note, Place, Recipe
 from picual.sources.base import Source
 from picual.sources.digests import DigestMemory
 from picual.sources.resolve import resolve
@@ -75,6 +76,12 @@ class Plan:
     metrics: tuple[PlannedMetric, ...]
     machine: Machine
     threads: int
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """What the recipe's reader and the model's source have to say."""
+        said = (Note(path="model", kind="defaulted", text=text) for text in self.source.notes)
+        return (*self.recipe.notes, *said)
 
     @property
     def source_key(self) -> str | None:
@@ -273,22 +280,41 @@ def obstacles(plan: Plan, store: Store, output: Path) -> list[PicualError]:
     for needed in needs:
         absent = [module for module in needed.imports if not _lazy.is_installed(module)]
         found += [_lazy.missing(module, extra=needed.extra, by=needed.name) for module in absent[:1]]
-    host = recipe.hosts.get(recipe.host)
-    if host is not None and host.type != "local":
-        found.append(
-            DeviceUnavailable(
-                f"host `{host.name}` ({host.type}) cannot be reached from this version",
-                where=str(host.place),
-                hint="add `--host local` to run on this machine",
-            )
-        )
+    found += _hosts(recipe)
     try:
         recipe.target.require_here()
     except DeviceUnavailable as error:
         found.append(error)
     if plan.model is not None and not plan.source.fetches:
         found += _examine(plan.model)
-    return [*found, *_fit(plan, pending, store, output)]
+    if plan.model is None:
+        found += plan.source.obstacles()
+    return [*found, *_output(output), *_fit(plan, pending, store, output)]
+
+
+def _hosts(recipe: Recipe) -> list[PicualError]:
+    """Name every host but this machine: the recipe's own, and those of single steps."""
+    named = dict.fromkeys([recipe.host, *(step.host for step in recipe.steps if step.host is not None)])
+    return [
+        DeviceUnavailable(
+            f"host `{host.name}` ({host.type}) cannot be reached from this version",
+            where=str(host.place),
+            hint="add `--host local` to run on this machine",
+        )
+        for host in (recipe.hosts.get(name) for name in named)
+        if host is not None and host.type != "local"
+    ]
+
+
+def _output(output: Path) -> list[PicualError]:
+    """Say when nothing can be written to the output folder."""
+    nearest = next(folder for folder in (output, *output.parents) if folder.exists())
+    if nearest.is_dir() and os.access(nearest, os.W_OK):
+        return []
+    what = "cannot be written to" if nearest.is_dir() else "is a file"
+    return [
+        EnvironmentFault(f"the output folder cannot be made: `{nearest}` {what}", hint="give another: `-o DIR`")
+    ]
 
 
 def _examine(model: Model) -> Sequence[PicualError]:
@@ -302,7 +328,7 @@ def _examine(model: Model) -> Sequence[PicualError]:
 
 
 def _fit(plan: Plan, pending: Sequence[PlannedStep], store: Store, output: Path) -> list[PicualError]:
-    allowed = memory_allowed(plan.machine)
+    allowed = min(memory_allowed(plan.machine), plan.recipe.target.memory or plan.machine.memory)
     found: list[PicualError] = [
         NotEnough(
             f"step {step.number} `{step.name}` needs about {step.forecast.memory / 1e9:.1f} GB of memory;"
@@ -313,15 +339,15 @@ def _fit(plan: Plan, pending: Sequence[PlannedStep], store: Store, output: Path)
         for step in pending
         if step.forecast is not None and step.forecast.memory > allowed
     ]
-    free = hardware.disk_free(store.root)
-    if plan.disk > free:
-        found.append(
-            NotEnough(
-                f"the run writes about {plan.disk / 1e9:.1f} GB and {free / 1e9:.1f} GB are free",
-                where=str(store.root),
-                hint="picual store prune, or another disk: `--store DIR`",
-            )
-        )
+    last = plan.steps[-1].forecast if plan.steps else None
+    for folder, needed, hint in (
+        (store.root, plan.disk, "picual store prune, or another disk: `--store DIR`"),
+        (output, last.disk if last and pending else 0, "another disk: `-o DIR`"),
+    ):
+        free = hardware.disk_free(folder)
+        if needed > free:
+            what = f"the run writes about {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free"
+            found.append(NotEnough(what, where=str(folder), hint=hint))
     return found
 
 

@@ -36,7 +36,7 @@ def build(result: RunResult, plan: Plan) -> dict[str, Any]:
         "trials": [],
         "steps": [_step(step) for step in result.steps],
         "constraints": [],
-        "notes": [{"path": note.path, "kind": note.kind, "text": note.text} for note in plan.recipe.notes],
+        "notes": [{"path": note.path, "kind": note.kind, "text": note.text} for note in plan.notes],
         "trust_remote_code": plan.recipe.model.trust_remote_code or plan.recipe.trust,
         "environment": {
             "device": plan.machine.device_class,
@@ -86,7 +86,9 @@ def read(output: Path) -> dict[str, Any]:
     file = output / "report.json"
     try:
         loaded: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        if not {"version", "verdict", "error", "model", "steps"} <= set(loaded):
+            raise ValueError("not a report")
+    except (OSError, ValueError, TypeError) as error:
         raise BadValue(
             f"there is no report of a run in `{output}`", where=str(file), hint="give the output folder of a run"
         ) from error

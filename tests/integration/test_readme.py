@@ -46,11 +46,13 @@ def test_the_readme_shows_commands() -> None:
 
 @pytest.mark.parametrize("command", commands())
 def test_a_command_of_the_readme_works(command: str, folder: Path, store: Path) -> None:
-    words = shlex.split(command)[1:]
+    environment = {
+        **os.environ, "PICUAL_STORE": str(store), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }  # fmt: skip
+    shortened = " ".join([command, *map(shlex.quote, SHORT.get(command.split()[1], []))])
     ended = subprocess.run(
-        [sys.executable, "-m", "picual.cli.main", *words, *SHORT.get(words[0], [])],
-        capture_output=True, text=True, check=False, cwd=folder, env={**os.environ, "PICUAL_STORE": str(store)},
-    )  # fmt: skip
+        ["bash", "-c", shortened], capture_output=True, text=True, check=False, cwd=folder, env=environment
+    )
 
     assert ended.returncode == 0, ended.stderr[-4000:]
     assert ended.stdout

@@ -14,13 +14,16 @@ store_option = click.option("--store", type=click.Path(path_type=Path), help="Fo
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 
 
+output_option = click.option("-o", "--output", type=click.Path(path_type=Path), help="Output folder.")
+
+
 def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the recipe argument and everything that changes a recipe."""
     return with_options(
         command,
         click.argument("recipe", required=False, type=click.Path(path_type=Path)),
         click.option("--config", type=click.Path(path_type=Path), help="The recipe, as an option."),
-        click.option("-o", "--output", type=click.Path(path_type=Path), help="Output folder."),
+        output_option,
         store_option,
         click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Change one value."),
         click.option("--model", help="Use this model instead of the recipe's."),
@@ -36,7 +39,7 @@ def recipe_of(given: dict[str, Any]) -> Path:
     """Return the recipe named by the argument or by ``--config``."""
     named: Path | None = given["recipe"] or given["config"]
     if named is None:
-        raise click.UsageError("give a recipe: picual run RECIPE")
+        raise click.UsageError(f"give a recipe: picual {click.get_current_context().info_name} RECIPE")
     return named
 
 
@@ -56,7 +59,6 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.argument("model"),
         click.option("--adapter", type=click.Path(path_type=Path), help="LoRA adapter to put on the model."),
         click.option("--revision", help="Of a hub model."),
-        click.option("-o", "--output", type=click.Path(path_type=Path), help="Output folder."),
         store_option,
         click.option("--offline", is_flag=True, help="Make no network call."),
         click.option("--trust", is_flag=True, help="Allow model code and pickles."),
@@ -66,7 +68,9 @@ def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def model_of(given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the model as a recipe describes it."""
-    model = {"uri": given["model"], "revision": given["revision"]}
+    model: dict[str, Any] = {"uri": given["model"], "revision": given["revision"]}
+    if given["trust"]:
+        model["trust_remote_code"] = True
     if given["adapter"] is not None:
         model["adapter"] = str(given["adapter"])
     return {key: value for key, value in model.items() if value is not None}

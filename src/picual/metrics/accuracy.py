@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal
 
 from picual.data.base import DataConfig, fill, template_columns
 from picual.errors import BadValue, nearest
-from picual.metrics.base import Metric, MetricContext
+from picual.metrics.base import Metric, MetricContext, require_counts
 from picual.models import Model
 from picual.models.session import Session, open_session
 from picual.space import param
@@ -59,6 +59,10 @@ class Accuracy(Metric):
     )
     max_new_tokens: int = param(8, help="Longest answer.", unit="token")
     max_samples: int | None = param(None, help="Ask at most this many rows, from the first.")
+
+    def __post_init__(self) -> None:
+        """Refuse counts below 1."""
+        require_counts(self, "max_new_tokens", "max_samples")
 
     def measure(self, model: Model, context: MetricContext) -> dict[str, Any]:
         """Return ``accuracy``, its 95 % interval ``low`` to ``high``, counts, classes and wrong examples."""

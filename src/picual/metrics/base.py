@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from picual.data.base import DataConfig
-from picual.errors import UnknownName, nearest
+from picual.errors import BadValue, UnknownName, nearest
 from picual.hardware import Target
 from picual.models import Model
 
@@ -38,6 +38,18 @@ class MetricContext:
         if name not in self.data:
             raise UnknownName(f"`{by}` asks for unknown data `{name}`", hint=nearest(name, list(self.data)))
         return self.data[name]
+
+
+def require_counts(metric: Metric, *names: str) -> None:
+    """Refuse counts below 1.
+
+    Raises:
+        BadValue: Says which.
+    """
+    for name in names:
+        value = getattr(metric, name)
+        if value is not None and value < 1:
+            raise BadValue(f"`{name}` is {value}; it must be at least 1", hint=f"leave out `{name}`")
 
 
 class Metric(abc.ABC):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from picual.errors import BadValue, Refused
-from picual.metrics.base import Metric, MetricContext
+from picual.metrics.base import Metric, MetricContext, require_counts
 from picual.metrics.text import read_text, windows
 from picual.models import Model, model_from_wire
 from picual.models.session import open_session
@@ -38,6 +38,10 @@ class Divergence(Metric):
     file: str | None = param(None, help="Text file, UTF-8.")
     windows: int = param(4, help="Windows compared, from the beginning of the text.")
     length: int = param(512, help="Length of a window.", unit="token")
+
+    def __post_init__(self) -> None:
+        """Refuse counts below 1."""
+        require_counts(self, "windows", "length")
 
     def measure(self, model: Model, context: MetricContext) -> dict[str, Any]:
         """Return ``kl`` (nats), ``top1`` (share of positions with the same first token) and ``tokens``."""

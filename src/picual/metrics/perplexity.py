@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from picual.metrics.base import Metric, MetricContext
+from picual.metrics.base import Metric, MetricContext, require_counts
 from picual.metrics.text import negative_log_likelihood, read_text, windows
 from picual.models import Model
 from picual.models.session import open_session
@@ -35,6 +35,10 @@ class Perplexity(Metric):
     file: str | None = param(None, help="Text file, UTF-8.")
     windows: int = param(40, help="Windows scored, from the beginning of the text.")
     length: int = param(512, help="Length of a window.", unit="token")
+
+    def __post_init__(self) -> None:
+        """Refuse counts below 1."""
+        require_counts(self, "windows", "length")
 
     def measure(self, model: Model, context: MetricContext) -> dict[str, Any]:
         """Return ``perplexity``, ``nll`` (nats a token) and ``tokens`` (predicted)."""

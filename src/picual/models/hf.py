@@ -65,7 +65,10 @@ class HfModel(Model):
 
     def profile(self) -> Profile:
         """Return the sizes that forecasts are made from."""
-        return Profile.from_checkpoint(self.config(), self.tensors())
+        try:
+            return Profile.from_checkpoint(self.config(), self.tensors())
+        except UnreadableModel as error:
+            raise error.located(str(self.path / "config.json")) from error
 
 
 @dataclass(frozen=True)

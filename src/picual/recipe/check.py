@@ -10,6 +10,7 @@ from typing import Any
 from picual.errors import Problem, RecipeError, RecipeProblems, UnknownName, nearest
 from picual.hardware import PROVIDERS
 from picual.metrics import registry as metric_registry
+from picual.metrics.accuracy import Accuracy
 from picual.metrics.base import Metric
 from picual.passes import registry as pass_registry
 from picual.passes.finetune import training_arguments
@@ -147,7 +148,7 @@ def _problems_of(
     found += _absent_data(recipe, kind, entry.fields)
     found += _missing_file(recipe, entry)
     if not found:
-        found += _building_problems(kind, values)
+        found += _unknown_answer(recipe, kind, values) or _building_problems(kind, values)
     return [Problem(spot(_place_of(entry, one.field), step=title), one.what, one.hint) for one in found]
 
 
@@ -160,11 +161,28 @@ def _absent_data(recipe: Recipe, kind: type[Any], given: Mapping[str, Any]) -> l
     fields = {item.name: item.metadata.get("role") for item in dataclasses.fields(kind)}
     data = next((name for name, role in fields.items() if role == "data"), None)
     trains = "training" in fields.values()
-    if data is None or given.get(data) is not None or not (trains or issubclass(kind, Metric)) or "file" in fields:
+    if data is None or not (trains or issubclass(kind, Metric)):
+        return []
+    if "file" in fields:
+        return _one_text(recipe, data, given)
+    if given.get(data) is not None:
         return []
     names = list(recipe.data)
     hint = f"`{data}: {names[0]}`" if names else f"`{data}` names a data set of the recipe: `data: {{NAME: ...}}`"
     return [FieldProblem(data, f"`{data}` is missing", hint)]
+
+
+def _one_text(recipe: Recipe, data: str, given: Mapping[str, Any]) -> list[FieldProblem]:
+    """Ask for one text where a metric reads a data set or a file."""
+    named = [name for name in (data, "file") if given.get(name) is not None]
+    if len(named) == 1:
+        return []
+    if named:
+        return [FieldProblem("file", f"`{data}` and `file` both say what is read", f"keep `{data}` or `file`")]
+    names = list(recipe.data)
+    return [
+        FieldProblem(data, "there is no text to read", f"`{data}: {names[0]}`" if names else "`file: TEXT.txt`")
+    ]
 
 
 def _missing_file(recipe: Recipe, entry: StepSpec | MetricSpec) -> list[FieldProblem]:
@@ -222,6 +240,16 @@ def _template_problems(
     templates = {name: values[name] for name in _ROW_TEMPLATES if isinstance(values.get(name), str)}
     found = {name: template_problem(config, template) for name, template in templates.items()}
     return [FieldProblem(name, f"`{name}`: {one[0]}", one[1]) for name, one in found.items() if one is not None]
+
+
+def _unknown_answer(recipe: Recipe, kind: type[Any], values: Mapping[str, Any]) -> list[FieldProblem]:
+    """Ask for the answer that accuracy compares with, where neither the metric nor the data say it."""
+    config = recipe.data.get(str(values.get("data")))
+    if kind is not Accuracy or config is None or values.get("expect") or config.response or config.chat:
+        return []
+    return [
+        FieldProblem("expect", "the expected answer is not known", '`expect: "{column}"`, a column of the data')
+    ]
 
 
 def _order_problems(recipe: Recipe) -> list[Problem]:

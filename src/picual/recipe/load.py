@@ -27,6 +27,8 @@ _OLIVE_KEYS = (
     "auto_optimizer_config",
 )
 
+_ADDRESS = ("uri", "path", "name")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Overrides:
@@ -116,8 +118,7 @@ def _changed(before: Recipe, document: Document, settings: tuple[str, ...], over
 def _override(value: dict[str, Any], before: Recipe, overrides: Overrides) -> list[Note]:
     notes: list[Note] = []
     if overrides.model is not None:
-        value["model"] = _as_given(overrides.model)
-        notes.append(_replaced("model", before.model.uri, overrides.model, f"--model {overrides.model}"))
+        notes += _override_model(value, before, overrides.model)
     if overrides.host is not None:
         notes += _override_host(value, before, overrides.host)
     if overrides.target is not None:
@@ -127,6 +128,16 @@ def _override(value: dict[str, Any], before: Recipe, overrides: Overrides) -> li
     if overrides.store is not None:
         value["store"] = str(Path(overrides.store).absolute())
     return notes
+
+
+def _override_model(value: dict[str, Any], before: Recipe, model: str) -> list[Note]:
+    """Put another model in place. What else was said of the old one goes with it, by name."""
+    given = value.get("model")
+    value["model"] = _as_given(model)
+    left = sorted(set(given) - {*_ADDRESS}) if isinstance(given, dict) else []
+    text = f"it was said of {before.model.uri}, which `--model` replaces"
+    notes = [_replaced("model", before.model.uri, model, f"--model {model}")]
+    return notes + [Note(path=f"model.{key}", kind="ignored", text=text) for key in left]
 
 
 def _override_host(value: dict[str, Any], before: Recipe, host: str) -> list[Note]:
@@ -155,13 +166,16 @@ def _host_words(recipe: Recipe, name: str) -> str:
 def _override_target(value: dict[str, Any], before: Recipe, name: str) -> list[Note]:
     if name == "local":
         after = Target()
+    elif name in {"cpu", "gpu", "npu"}:
+        provider = next(provider for provider, (device, _) in PROVIDERS.items() if device == name)
+        after = Target(device=PROVIDERS[provider][0], provider=provider)
     elif name in PROVIDERS:
         after = Target(device=PROVIDERS[name][0], provider=name)
     else:
         raise UnknownName(
             f"`{name}` is not a target",
             where="--target",
-            hint=nearest(name, ["local", *PROVIDERS]) or "`--target local`",
+            hint=nearest(name, ["local", "cpu", "gpu", "npu", *PROVIDERS]) or "`--target local`",
         )
     value["target"] = {"device": after.device, "provider": after.provider, "runtime": after.runtime}
     old, new = _target_words(before.target), _target_words(after)

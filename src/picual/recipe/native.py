@@ -46,6 +46,7 @@ _TOP: dict[str, Any] = {
     "store": str | None,
     "log": Literal["debug", "info", "warning", "error"],
 }
+_COUNTS = ("threads", "memory")
 # Keys of an entry that are not fields of its pass or metric.
 _ENTRY: dict[str, dict[str, Any]] = {"passes": {"type": str, "host": str}, "metrics": {"type": str}}
 HostKind = Literal["local", "environment", "docker", "azureml", "ray"]
@@ -227,7 +228,9 @@ class _Reader:
             if key not in given:
                 continue
             fits, value = fit(hint, given[key])
-            if fits:
+            if fits and key in _COUNTS and value is not None and value < 1:
+                self.wrong((*path, key), f"`{key}` is {value}; it must be at least 1", f"leave out `{key}`")
+            elif fits:
                 values[key] = value
             else:
                 self.wrong((*path, key), complaint(key, given[key], hint), near_choice(given[key], hint))

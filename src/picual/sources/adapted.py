@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from picual import fingerprint
-from picual.errors import UnreadableModel
+from picual.errors import PicualError, UnreadableModel
 from picual.models import HfAdapter, HfModel, Model
 from picual.sources import files
 from picual.sources.base import Fetched, Source
@@ -38,6 +38,10 @@ class AdaptedSource:
     def key_parts(self) -> Mapping[str, Any]:
         """Return one digest of both."""
         return {"content": [fingerprint.digest([self._adapter_parts(), dict(self.base.key_parts())])]}
+
+    def obstacles(self) -> Sequence[PicualError]:
+        """Return what stops the base."""
+        return self.base.obstacles()
 
     def locate(self) -> Fetched | None:
         """Return the adapter on its base, when both are here.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from picual.errors import EnvironmentFault
+from picual.errors import EnvironmentFault, PicualError
 from picual.models import Model
 from picual.sources.base import Fetched, Source
 
@@ -33,13 +33,20 @@ class AzureMlSource:
         """Return nothing: the model is elsewhere."""
         return None
 
+    def obstacles(self) -> Sequence[PicualError]:
+        """Return that it cannot be fetched."""
+        return [self._refusal()]
+
     def fetch(self, folder: Path) -> Model:
         """Refuse.
 
         Raises:
             EnvironmentFault: Always.
         """
-        raise EnvironmentFault(
+        raise self._refusal()
+
+    def _refusal(self) -> EnvironmentFault:
+        return EnvironmentFault(
             "models on Azure Machine Learning cannot be fetched from this version",
             where=self.uri,
             hint="download the model and give its folder: `--model PATH`",

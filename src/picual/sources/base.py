@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from picual.errors import PicualError
 from picual.models import Model
 
 
@@ -38,6 +39,10 @@ class Source(Protocol):
         Where content can be both fetched and located, this equals ``{"content": [digest]}`` with the digest
         that ``locate`` gives, so that the first run and the second agree on the key.
         """
+        ...
+
+    def obstacles(self) -> Sequence[PicualError]:
+        """Return what would stop ``fetch`` on this machine: asked when ``locate`` gives nothing."""
         ...
 
     def locate(self) -> Fetched | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from picual.errors import Refused, UnreadableModel
+from picual.errors import PicualError, Refused, UnreadableModel
 from picual.models import HfAdapter, HfModel, Model
 from picual.models.detect import open_folder
 from picual.models.hf import read_json
@@ -38,6 +38,10 @@ class FolderSource:
     def key_parts(self) -> Mapping[str, Any]:
         """Return the digest of the files; hashes what is not remembered."""
         return {"content": [self.digests.folder(self.locate().model.path)]}
+
+    def obstacles(self) -> Sequence[PicualError]:
+        """Return nothing: the files are here, and looked at."""
+        return ()
 
     def locate(self) -> Fetched:
         """Return the model; its digest is found by whoever needs it.

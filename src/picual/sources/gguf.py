@@ -7,13 +7,13 @@ float32, twice while a tensor is converted.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from picual import _lazy
-from picual.errors import UnreadableModel
+from picual.errors import PicualError, UnreadableModel
 from picual.models import HfModel, Model
 from picual.sources import checkpoint
 from picual.sources.base import Fetched, Source
@@ -43,6 +43,14 @@ class GgufSource:
     def key_parts(self) -> Mapping[str, Any]:
         """Return the file's digest and the versions of what reads it."""
         return {"gguf": self.digests.of(self.file), "libraries": versions()}
+
+    def obstacles(self) -> Sequence[PicualError]:
+        """Return that the file is no GGUF file, or what reading it lacks."""
+        try:
+            _require_gguf(self.file)
+        except UnreadableModel as error:
+            return [error]
+        return missing()
 
     def locate(self) -> Fetched | None:
         """Return nothing: what was converted lies in the store."""
@@ -84,6 +92,12 @@ def load(file: Path) -> tuple[Any, Any]:
         ) from error
     _forget_quantizer(model)
     return model, tokenizer
+
+
+def missing() -> list[PicualError]:
+    """Return the packages that reading a GGUF file takes and this machine lacks."""
+    absent = [module for module in ("gguf", "torch", "transformers") if not _lazy.is_installed(module)]
+    return [_lazy.missing(module, extra="hf", by="a GGUF file") for module in absent[:1]]
 
 
 def _require_gguf(file: Path) -> None:

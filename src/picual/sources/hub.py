@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,10 @@ class HubSource:
         if snapshot is not None:
             return {"content": [_digest(snapshot) or fingerprint.digest([self.repo, snapshot.name])]}
         return {"content": [fingerprint.folder_digest(_remote(self).files)]}
+
+    def obstacles(self) -> Sequence[PicualError]:
+        """Return nothing: only the hub knows."""
+        return ()
 
     def locate(self) -> Fetched | None:
         """Return the model from the cache, if all of it is there."""

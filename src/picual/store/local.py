@@ -123,6 +123,10 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
+    def drop_work(self, key: str) -> None:
+        """Remove the job folder of a key, checkpoints and all."""
+        _atomic.remove(self.root / "work" / key[:32])
+
     @contextlib.contextmanager
     def lock(self, key: str, *, what: str) -> Iterator[None]:
         """Hold the key, or say who does.

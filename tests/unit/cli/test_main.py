@@ -76,4 +76,4 @@ def test_a_bare_install_can_plan(tmp_path: Path, words: str) -> None:
     assert ended.returncode == (3 if words.startswith("plan") else 0), ended.stderr
     if words.startswith("plan"):
         hints = [obstacle["hint"] for obstacle in json.loads(ended.stdout)["obstacles"]]
-        assert hints == ['pip install "picual[cpu]"']
+        assert hints == ['pip install "picual[cpu]"', 'pip install "picual[hf]"']

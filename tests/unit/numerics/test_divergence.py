@@ -51,3 +51,13 @@ def test_a_number_that_is_none_passes_no_bound(bad: float) -> None:
     q[3, 7] = bad
     found = compared(P, q)
     assert found.mean_kl == found.largest == float("inf")
+
+
+def test_a_near_tie_of_the_reference_is_told_from_a_change_of_mind() -> None:
+    reference = np.array([[2.0, 1.95, 0.0], [2.0, 1.0, 0.0], [2.0, 1.0, 0.0]])
+    candidate = np.array([[1.9, 2.0, 0.0], [1.9, 2.0, 0.0], [2.0, 1.0, 0.0]])
+
+    found = compared(reference, candidate)
+
+    assert (found.agreeing, found.nearly_tied) == (1, 1)
+    assert found.top1_or_tied == pytest.approx(2 / 3)

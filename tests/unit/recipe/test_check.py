@@ -435,3 +435,24 @@ def test_whatever_stands_anywhere_in_a_recipe_is_a_problem_or_fine_but_never_a_c
             recipe = load(changed, folder=folder)
             assert all(problem.what and problem.where for problem in check(recipe)), (path, odd)
             to_yaml(recipe)
+
+
+@pytest.mark.parametrize(("metric", "what"), [
+    ("perplexity: {}", "there is no text to read"),
+    ("perplexity: {data: tone, file: tone.jsonl}", "both say what is read"),
+    ("perplexity: {data: tone, windows: 0}", "`windows` is 0"),
+    ("accuracy: {data: tone}", "the expected answer is not known"),
+    ('accuracy: {data: tone, expect: "{tone}", max_samples: 0}', "`max_samples` is 0"),
+])  # fmt: skip
+def test_a_metric_that_could_not_be_taken_is_found_before_anything_runs(
+    tmp_path: Path, metric: str, what: str
+) -> None:
+    (tmp_path / "tone.jsonl").write_text('{"phrase": "a", "tone": "joy"}\n')
+    text = (
+        'version: 1\nmodel: smollm2-135m\ndata:\n  tone: {files: tone.jsonl, template: "{phrase} {tone}"}\n'
+        f"metrics:\n  {metric}\n"
+    )
+
+    (problem,) = problems_of(tmp_path, text)
+
+    assert what in problem.what

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from picual import api
+from picual import _atomic, api
 from picual.cli import options, render
 from picual.recipe import dump
 
@@ -15,11 +15,14 @@ from picual.recipe import dump
 @click.command()
 @options.recipe_options
 def convert(**given: Any) -> None:
-    """Print RECIPE, an Olive config, as a native recipe; notes go to stderr."""
+    """Print RECIPE, an Olive config, as a native recipe, or write it to the file after -o; notes go to stderr."""
     recipe = api.load(options.recipe_of(given), **options.changes_of(given))
     if given["as_json"]:
         notes = [vars(note) for note in recipe.notes]
         click.echo(json.dumps({"recipe": dump.to_mapping(recipe), "notes": notes}, indent=2, default=str))
         return
     render.show_notes(recipe.notes)
+    if given["output"] is not None:
+        _atomic.write_text(given["output"], dump.to_yaml(recipe))
+        return
     click.echo(dump.to_yaml(recipe), nl=False)

@@ -22,7 +22,7 @@ from picual.recipe import yaml_text
 )
 @options.data_options
 def evaluate(metrics: tuple[str, ...], fields: tuple[str, ...], **given: Any) -> None:
-    """Measure MODEL; nothing is written but the report, and only with -o."""
+    """Measure MODEL. Values are kept in the store, and asked for again they are there at once."""
     asked = dict(_metric(text) for text in metrics)
     for text in fields:
         path, equals, value = text.partition("=")

@@ -31,6 +31,8 @@ def verb(name: str, a_pass: str, summary: str) -> click.Command:
             if key.startswith(PREFIX) and value is not None
         }
         data = options.data_of(given) if "data" in roles else {}
+        if "data" in roles and not data:
+            raise click.UsageError("give what to learn from: --data FILE")
         if data:
             fields["data"] = next(iter(data))
         recipe = api.one_pass(
@@ -46,7 +48,7 @@ def verb(name: str, a_pass: str, summary: str) -> click.Command:
         command = _option(item, hints[item.name])(command)
     if "data" in roles:
         command = options.data_options(command)
-    return click.command(name, help=summary)(options.model_options(command))
+    return click.command(name, help=summary)(options.model_options(options.output_option(command)))
 
 
 def _option(item: dataclasses.Field[Any], hint: Any) -> Callable[..., Any]:

@@ -22,6 +22,7 @@ def plan(ctx: click.Context, /, **given: Any) -> None:
         options.recipe_of(given), store=given["store"], offline=given["offline"], **options.changes_of(given)
     )
     obstacles = api.obstacles(a_plan, store=given["store"], output=given["output"])
+    render.show_notes(a_plan.notes)
     if given["as_json"]:
         render.show_json({**_facts(a_plan), "obstacles": [obstacle.to_wire() for obstacle in obstacles]})
     else:
@@ -39,7 +40,14 @@ def _facts(a_plan: Plan) -> dict[str, Any]:
          "disk": step.forecast and step.forecast.disk, "seconds": step.forecast and step.forecast.seconds}
         for step in a_plan.steps
     ]  # fmt: skip
-    return {"steps": steps, "memory": a_plan.memory, "disk": a_plan.disk, "seconds": a_plan.seconds}
+    notes = [vars(note) for note in a_plan.notes]
+    return {
+        "steps": steps,
+        "notes": notes,
+        "memory": a_plan.memory,
+        "disk": a_plan.disk,
+        "seconds": a_plan.seconds,
+    }
 
 
 def _show(a_plan: Plan) -> None:

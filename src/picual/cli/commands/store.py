@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import click
 
 from picual import api
 from picual.cli import options, render
+from picual.errors import Corrupt
 from picual.recipe.sizes import bytes_of
 from picual.store.local import Entry, Store, size_of
 
@@ -21,9 +24,21 @@ def store(ctx: click.Context, store: Path | None) -> None:
     ctx.obj = Store(store)
 
 
+def _kept(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Hand the command its store: the one named after it, or before it, or the default one."""
+
+    @options.store_option
+    @click.pass_context
+    @functools.wraps(command)
+    def called(ctx: click.Context, /, store: Path | None, **given: Any) -> Any:
+        return command(kept=Store(store) if store is not None else ctx.obj, **given)
+
+    return called
+
+
 @store.command()
+@_kept
 @options.json_option
-@click.pass_obj
 def ls(kept: Store, as_json: bool) -> None:
     """List the entries, oldest first."""
     found = [_facts(entry) for entry in kept.entries()]
@@ -55,27 +70,36 @@ def why(kept: Store, /, **given: Any) -> None:
 
 
 @store.command()
+@_kept
 @options.json_option
-@click.pass_obj
 def verify(kept: Store, as_json: bool) -> None:
     """Hash every entry; a damaged one is set aside."""
-    entries = kept.entries()
-    for entry in entries:
-        kept.verify(entry)
+    whole, damaged = [], []
+    for entry in kept.entries():
+        try:
+            kept.verify(entry)
+            whole.append(entry.manifest.key)
+        except Corrupt as error:
+            damaged.append(error)
+            click.echo(f"error: {error}", err=True)
     if as_json:
-        render.show_json({"whole": [entry.manifest.key for entry in entries]})
-        return
-    click.echo("every entry is whole")
+        render.show_json({"whole": whole, "damaged": [error.to_wire() for error in damaged]})
+    elif not damaged:
+        click.echo("every entry is whole")
+    if damaged:
+        click.get_current_context().exit(damaged[0].exit_code)
 
 
 @store.command()
 @click.option("--max-size", help="Keep at most this much (`10GB`).")
-@click.option("--older-than", type=float, help="Remove what is older than this many days.")
+@click.option("--older-than", type=click.FloatRange(min=0), help="Remove what is older than this many days.")
+@_kept
 @options.json_option
-@click.pass_obj
 def prune(kept: Store, max_size: str | None, older_than: float | None, as_json: bool) -> None:
     """Remove entries, oldest first."""
     limit = bytes_of(max_size) if max_size else None
+    if max_size and limit is None:
+        raise click.BadParameter(f"`{max_size}` is no size: write 10GB", param_hint="--max-size")
     gone = kept.prune(max_bytes=limit, older_than_days=older_than)
     if as_json:
         render.show_json([{"key": key, "bytes": size} for key, size in gone])

@@ -84,12 +84,13 @@ def _in_floats(precision: str, found: Divergence, *, rounded: bool) -> Iterator[
 def _with_rounded_activations(found: Divergence) -> Iterator[Check]:
     """Hold kernels that round their activations to int8 to the same predictions.
 
-    The noise grows with the block that shares one scale: an honest 135M model gave a mean KL of 0.002, 0.004,
-    0.008, 0.015 and 0.029, and equal first choices of 0.967, 0.961, 0.939, 0.911 and 0.881, for blocks of 16, 32,
-    64, 128 and 256. From 64 on that is outside these bounds, and such a model does not pass.
+    The noise grows with the block that shares one scale: honest 135M models gave a mean KL of 0.004 to 0.005,
+    0.008 and 0.015, and first choices equal or nearly tied for 0.974 to 0.987, 0.971 to 0.977 and 0.947 to 0.959
+    of the tokens, for blocks of 32, 64 and 128. From 128 on such a model may not pass.
     """
     yield Check("runtime-kl", found.mean_kl <= 0.02, found.mean_kl, 0.02, "mean, in nats a token")
-    yield Check("runtime-top1", found.top1 >= 0.95, found.top1, 0.95, "share of equal first choices")
+    share = found.top1_or_tied
+    yield Check("runtime-top1", share >= 0.95, share, 0.95, "share of first choices that are equal or nearly tied")
 
 
 def _rounding_block(exported: Exported) -> int:

@@ -21,6 +21,7 @@ WORDS = {
 AT_LEAST_ONE = (
     "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps",
 )  # fmt: skip
+ABOVE_ZERO = ("num_train_epochs", "eval_steps", "save_steps", "logging_steps")
 SAVES = 10  # checkpoints in a run, beside those by time
 LOGS = 50  # losses in a run
 CHECKPOINTS_KEPT = 2
@@ -120,6 +121,10 @@ def _complaint(name: str, now: str, value: Any) -> tuple[str, str] | None:
         wrong, hint = "training measures the loss alone", "metric_for_best_model: loss"
     elif now in AT_LEAST_ONE and value < 1:
         wrong = "it must be at least 1"
+    elif now in ABOVE_ZERO and _number(value) <= 0:
+        wrong = "it must be more than 0"
+    elif now == "max_steps" and value == 0:
+        wrong, hint = "no step would be made", "max_steps: 100, or leave it out and give num_train_epochs"
     elif kind == "number" and _number(value) < 0:
         wrong = "it must not be negative"
     return (f"`{name}` is {value!r}; {wrong}", hint) if wrong else None

@@ -132,8 +132,8 @@ def test_wide_blocks_round_activations_more_and_are_not_blamed_for_it(
 
 def test_the_bounds_on_what_is_deployed_are_the_same_for_every_block() -> None:
     """The second figures are those of an honest 135M model in blocks of 128: too noisy to pass."""
-    fine = Divergence(positions=2048, kl_sum=0.004 * 2048, agreeing=1968)
-    noisy = Divergence(positions=2048, kl_sum=0.0152 * 2048, agreeing=1866)
+    fine = Divergence(positions=2048, kl_sum=0.005 * 2048, agreeing=1933, nearly_tied=61)
+    noisy = Divergence(positions=2048, kl_sum=0.0151 * 2048, agreeing=1850, nearly_tied=89)
 
     assert all(check.passed for check in _with_rounded_activations(fine))
     assert [check.name for check in _with_rounded_activations(noisy) if not check.passed] == ["runtime-top1"]

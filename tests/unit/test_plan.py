@@ -1,0 +1,102 @@
+"""What a plan says before anything runs: what is new, and what stands in the way."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from picual import api
+from picual.errors import PicualError, UnreadableModel
+from picual.testing.tiny import tiny_model
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> dict[str, Any]:
+    return {
+        "version": 1,
+        "model": str(tiny_model(tmp_path / "model").path),
+        "passes": {"build-genai": {"precision": "int4"}},
+        "output": str(tmp_path / "out"),
+        "store": str(tmp_path / "store"),
+    }
+
+
+def obstacles(recipe: dict[str, Any], **changes: Any) -> list[PicualError]:
+    return api.obstacles(api.plan(recipe, **changes))
+
+
+def test_nothing_stands_in_the_way_of_a_good_recipe(recipe: dict[str, Any]) -> None:
+    assert obstacles(recipe) == []
+
+
+def test_a_host_of_a_single_step_is_not_passed_over(recipe: dict[str, Any]) -> None:
+    recipe["hosts"] = {"cluster": {"type": "ray"}}
+    recipe["passes"]["build-genai"]["host"] = "cluster"
+
+    (found,) = obstacles(recipe)
+
+    assert "host `cluster` (ray) cannot be reached" in found.what
+    assert found.exit_code == 3
+
+
+def test_an_output_folder_under_a_file_is_named(recipe: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    recipe["output"] = str(tmp_path / "taken" / "out")
+
+    (found,) = obstacles(recipe)
+
+    assert "is a file" in found.what
+    assert found.hint == "give another: `-o DIR`"
+    assert found.exit_code == 3
+
+
+@pytest.mark.parametrize(("model", "what"), [
+    ("azureml://registries/azureml/models/x/versions/1", "cannot be fetched from this version"),
+    ("broken.gguf", "is not a GGUF file"),
+])  # fmt: skip
+def test_a_model_that_cannot_be_had_is_known_beforehand(
+    recipe: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, what: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("broken.gguf").write_bytes(b"xx")
+    recipe["model"] = model
+
+    (found,) = obstacles(recipe)
+
+    assert what in found.what
+
+
+def test_a_target_smaller_than_the_machine_limits_the_memory(recipe: dict[str, Any]) -> None:
+    recipe["target"] = {"memory": "1MB"}
+
+    (found,) = obstacles(recipe)
+
+    assert "needs about" in found.what
+
+
+@pytest.mark.parametrize("change", [{"hidden_size": None}, {"hidden_size": "wide"}, {"num_hidden_layers": -1}])
+def test_a_config_without_sizes_is_named_and_no_crash(recipe: dict[str, Any], change: dict[str, Any]) -> None:
+    file = Path(recipe["model"]) / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+
+    with pytest.raises(UnreadableModel, match=next(iter(change))) as caught:
+        api.plan(recipe)
+
+    assert caught.value.where == str(file)
+
+
+def test_why_a_step_runs_names_the_field_that_changed(recipe: dict[str, Any]) -> None:
+    for file in Path(recipe["model"]).iterdir():
+        os.utime(file, (1e9, 1e9))  # digests of files that were just written are not remembered
+    api.run(recipe)
+    kept = api.plan(recipe).steps[0]
+    recipe["passes"]["build-genai"]["block"] = 16
+
+    changed = api.plan(recipe).steps[0]
+
+    assert kept.cached
+    assert (changed.cached, changed.why) == (False, "fields.block 32 -> 16")
