@@ -278,6 +278,7 @@ class _Run:
         job = Job(
             kind=kind, label=name, payload=payload, seed=self.plan.recipe.seed, threads=self.plan.threads,
             memory_limit=self.memory_limit, offline=self.offline, trust=self.plan.recipe.trust,
+            log_level=self.plan.recipe.log_level,
         )  # fmt: skip
         job.write(folder)
         try:

@@ -41,6 +41,7 @@ class Job:
     memory_limit: int | None = None  # anonymous bytes after which the driver stops the worker
     offline: bool = False
     trust: bool = False
+    log_level: str = "info"  # what libraries must think important enough to reach log.txt
 
     def write(self, folder: Path) -> None:
         """Put ``job.json`` into a job folder, and make the folders beside it."""

@@ -11,6 +11,7 @@ import ctypes
 import gc
 import importlib
 import json
+import logging
 import os
 import sys
 import threading
@@ -36,6 +37,7 @@ def run_job(folder: Path) -> Result:
         filelock.FileLock(folder / "worker.lock"),
         (folder / "events.jsonl").open("a", encoding="utf-8") as events,
     ):
+        logging.basicConfig(level=job.log_level.upper(), force=True)
         try:
             value = _task(job)(
                 job.payload,

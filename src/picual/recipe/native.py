@@ -23,7 +23,7 @@ KEYS = (
     "version", "model", "target", "host", "hosts", "data", "passes", "metrics", "search", "seed", "threads",
     "output", "store", "log",
 )  # fmt: skip
-MODEL_OPTIONS = ("layout", "dtype")
+MODEL_OPTIONS = ("layout",)
 _WHERE_FROM = ("uri", "path", "name")
 _MODEL: dict[str, Any] = {
     "revision": str | None,

@@ -61,9 +61,20 @@ def resolve(
     source = _local(folder / Path(uri).expanduser(), uri, format, trust_remote_code, trust, memory)
     if source is None:
         source = _remote(uri, revision or "main", options, folder, **hub)
+    _without_effect(source, uri, revision, options)
     if adapter is None:
         return source
     return AdaptedSource(base=source, adapter=_adapter(adapter, folder, offline=offline), digests=memory)
+
+
+def _without_effect(source: Source, uri: str, revision: str | None, options: Mapping[str, Any]) -> None:
+    """Refuse what would be passed over: a revision of what is no hub id, an option unknown to the source."""
+    if revision is not None and not isinstance(source, HubSource | AzureMlSource):
+        raise BadValue(f"`revision` is of a hub id, and `{uri}` is none", hint="leave out `revision`")
+    known = ("layout",) if isinstance(source, WheelSource) else ()
+    unknown = [] if isinstance(source, AzureMlSource) else [name for name in options if name not in known]
+    if unknown:
+        raise BadValue(f"`{uri}` has no option `{unknown[0]}`", hint=f"leave out `{unknown[0]}`")
 
 
 def _local(

@@ -18,7 +18,7 @@ FULL: dict[str, Any] = {
     "model": {
         "uri": "models/phi",
         "adapter": "a",
-        "dtype": "float16",
+        "layout": "phi3",
         "options": {"registry": {"name": "azureml"}},
     },
     "target": {"device": "gpu", "provider": "CUDAExecutionProvider", "memory": "8GiB"},

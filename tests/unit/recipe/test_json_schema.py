@@ -15,7 +15,7 @@ from picual.recipe.load import dialect_of
 EXAMPLES = Path(__file__).parents[3] / "examples"
 GOOD: dict[str, Any] = {
     "version": 1,
-    "model": {"path": "models/phi", "dtype": "float16"},
+    "model": {"path": "models/phi", "layout": "phi3"},
     "target": {"device": "gpu", "provider": "CUDAExecutionProvider", "memory": "8GB"},
     "hosts": {"cloud": {"type": "azureml", "compute": "big"}},
     "data": {"tone": {"files": "tone.jsonl", "template": "{phrase}"}, "two": {"files": ["a", "b"], "text": "x"}},

@@ -13,7 +13,7 @@ from picual.recipe.schema import Recipe
 
 FULL = """\
 version: 1
-model: {path: models/phi, dtype: float16, adapter: adapters/a}
+model: {path: models/phi, layout: phi3, adapter: adapters/a}
 target: {device: gpu, provider: CUDAExecutionProvider, memory: 8GB}
 host: cloud
 hosts:
@@ -45,7 +45,7 @@ def test_every_part_of_a_native_recipe_lands_in_its_field(tmp_path: Path) -> Non
 
     assert recipe.problems == ()
     assert (recipe.model.uri, recipe.model.adapter) == ("models/phi", "adapters/a")
-    assert recipe.model.options == {"dtype": "float16"}
+    assert recipe.model.options == {"layout": "phi3"}
     assert recipe.target == Target(device="gpu", provider="CUDAExecutionProvider", memory=8_000_000_000)
     assert recipe.hosts["cloud"].type == "azureml"
     assert recipe.hosts["cloud"].options == {"compute": "big"}
@@ -176,7 +176,7 @@ def test_the_command_lines_model_replaces_source_adapter_and_trust(tmp_path: Pat
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     (tmp_path / "here/phi").mkdir()
-    text = FULL.replace("dtype: float16", "trust_remote_code: true")
+    text = FULL.replace("layout: phi3", "trust_remote_code: true")
 
     recipe = loaded(tmp_path, text, overrides=Overrides(model="phi"))
 

@@ -95,3 +95,15 @@ def test_a_model_on_azure_is_planned_and_says_at_the_fetch_what_to_do(
     with pytest.raises(EnvironmentFault) as caught:
         fetch(uri)
     assert "`--model PATH`" in caught.value.hint
+
+
+@pytest.mark.parametrize(("uri", "given", "what"), [
+    ("smollm2-135m", {"revision": "main"}, "`revision` is of a hub id"),
+    ("smollm2-135m", {"options": {"layout": "phi3", "foo": 1}}, "has no option `foo`"),
+    ("owner/name", {"options": {"layout": "phi3"}}, "has no option `layout`"),
+])  # fmt: skip
+def test_what_a_source_cannot_honour_is_refused(
+    uri: str, given: dict[str, Any], what: str, tmp_path: Path
+) -> None:
+    with pytest.raises(BadValue, match=what):
+        resolve(uri, folder=tmp_path, **given)

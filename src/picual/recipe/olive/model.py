@@ -45,9 +45,12 @@ _UNUSED: dict[str, Reason] = {
     "test_model_config": ("ignored", "a stand-in for Olive's own trial runs"),
     "untie_lm_head_weights": ("ignored", "`build-genai` decides about the head: its `head` field"),
 }
+_STORED_TYPE: Reason = ("ignored", "weights are read in the type they are stored in; `dtype` of a step changes it")
 _LOADING: dict[str, Reason] = {
     "attn_implementation": ("ignored", "the runtime has its own attention; training takes the model's default"),
     "_attn_implementation": ("ignored", "the runtime has its own attention; training takes the model's default"),
+    "torch_dtype": _STORED_TYPE,
+    "dtype": _STORED_TYPE,
     "device_map": ("ignored", "Picual places the model on the device of its host"),
     "max_memory": ("ignored", "Picual streams a model that does not fit in memory"),
     "quantization_method": ("later", "loading in 4 bits arrives with the QLoRA pass"),
@@ -182,8 +185,6 @@ def _loading(context: Context, readers: list[Reader]) -> tuple[dict[str, Any], s
     revision = None
     for reader in readers:
         context.trusts(reader)
-        if (dtype := reader.text("torch_dtype", "dtype", to="model.dtype")) is not None:
-            options["dtype"] = dtype.removeprefix("torch.")
         revision = reader.text("revision", to="model.revision") or revision
         reader.drop_all(_LOADING)
     return options, revision

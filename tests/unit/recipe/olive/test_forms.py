@@ -92,7 +92,7 @@ def test_nested_and_flat_objects_mean_the_same_one_by_one(choices):
 def test_the_flat_form_means_what_it_says():
     recipe = meaning(FLAT)
 
-    assert recipe.model.options == {"dtype": "float16"}
+    assert recipe.model.options == {}
     assert (recipe.target.device, recipe.target.memory) == ("gpu", 4 * 10**9)
     assert (recipe.data["rows"].name, recipe.data["rows"].subset) == ("owner/rows", "en")
     assert (recipe.data["rows"].text, recipe.data["rows"].strategy) == ("text", "join")
