@@ -111,16 +111,13 @@ def run(
     folder = output_of(loaded, output)
     a_plan = planning.make_plan(loaded, the_store, offline=offline)
     _stop_at(planning.obstacles(a_plan, the_store, folder))
-    engine = Engine(the_store, executor or ProcessExecutor(), listeners, offline)
+    engine = Engine(the_store, executor or ProcessExecutor(), listeners, offline, fresh)
     if a_plan.model is None:  # only now is it known how much memory and disk the steps take
         a_plan = planning.make_plan(loaded, the_store, offline=offline, hash_source=True)
         engine.fetch(a_plan)
         a_plan = planning.make_plan(loaded, the_store, offline=offline)
         _stop_at(planning.obstacles(a_plan, the_store, folder))
     a_plan = planning.make_plan(loaded, the_store, offline=offline, hash_source=True)
-    if fresh:
-        _forget(a_plan, the_store)
-        a_plan = planning.make_plan(loaded, the_store, offline=offline, hash_source=True)
     result = engine.run(a_plan, folder)
     written = reporting.write(result, a_plan)
     facts = {
@@ -256,12 +253,3 @@ def _stop_at(obstacles: Sequence[PicualError]) -> None:
         obstacles[0].hint = f"{obstacles[0].hint}; {more}" if obstacles[0].hint else more
     for obstacle in obstacles[:1]:
         raise obstacle
-
-
-def _forget(a_plan: Plan, store: Store) -> None:
-    """Set finished steps aside, and let go of the checkpoints of those that were interrupted."""
-    for step in a_plan.steps:
-        if step.key is not None and step.cached:
-            store.set_aside(step.key)
-        if step.key is not None:
-            store.drop_work(step.key)

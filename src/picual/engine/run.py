@@ -39,6 +39,7 @@ class Engine:
     executor: Executor
     listeners: tuple[Listener, ...] = ()
     offline: bool = False
+    fresh: bool = False  # do every step, check and measurement again, whatever the store holds
 
     def run(self, plan: Plan, output: Path) -> RunResult:
         """Do what the plan says and place the model in ``output/model``.
@@ -94,6 +95,7 @@ class _Run:
     def __init__(self, engine: Engine, plan: Plan, output: Path, events: EventLog) -> None:
         self.store, self.executor, self.offline = engine.store, engine.executor, engine.offline
         self.plan, self.events = plan, events
+        self.fresh, self.again = engine.fresh, set[str]()  # keys that were done again in this run
         self.digests = DigestMemory(engine.store.root / "digests.jsonl")
         self.result = RunResult(output=output)
         self.hashed: set[str] = set()  # keys whose files were hashed in this run
@@ -164,7 +166,7 @@ class _Run:
         number, count = step.number, len(self.plan.steps)
         self.events.emit("step", status="start", step=step.name, number=number, of=count, cached=step.cached)
         try:
-            if not step.cached:
+            if self.fresh or not step.cached:
                 self._verify_input(given)
             entry, ran = self._once("pass", step.name, step.label, step.ingredients, payload)
         except PicualError as error:
@@ -260,6 +262,8 @@ class _Run:
     ) -> tuple[Entry, bool]:
         """Return the entry of a piece of work, and whether it had to be done."""
         key = fingerprint.digest(ingredients)
+        if self.fresh and kind != "fetch":
+            self._forget(key)
         entry = self.store.find(key)
         if entry is not None:
             return entry, False
@@ -269,6 +273,15 @@ class _Run:
                 return entry, False
             self.result.worked = True
             return self._do(kind, name, label, ingredients, payload), True
+
+    def _forget(self, key: str) -> None:
+        """Set a finished piece of work aside, once a run, and let go of an interrupted one's checkpoints."""
+        if key in self.again:
+            return
+        self.again.add(key)
+        if self.store.find(key) is not None:
+            self.store.set_aside(key)
+        self.store.drop_work(key)
 
     def _do(
         self, kind: Kind, name: str, label: str, ingredients: Mapping[str, Any], payload: Mapping[str, Any]

@@ -35,8 +35,9 @@ def assign(value: dict[str, Any], settings: tuple[str, ...]) -> dict[Keys, Place
         where = SETTING + setting
         if not equals or not path.strip():
             raise BadValue(f"`{where}` sets nothing", where=where, hint="write `--set passes.lora.rank=8`")
-        keys = _keys(value, path.strip(), where)
-        _put(value, keys, _read(text, where), where)
+        new = _read(text, where)
+        keys = _keys(value, path.strip(), where, adds=isinstance(new, dict))
+        _put(value, keys, new, where)
         places[keys] = Place(file=where)
     return places
 
@@ -50,8 +51,11 @@ def _read(text: str, where: str) -> Any:
         ) from None
 
 
-def _keys(value: Mapping[str, Any], path: str, where: str) -> Keys:
-    """Split a dotted path; a name that holds dots itself is recognised when the recipe has it."""
+def _keys(value: Mapping[str, Any], path: str, where: str, *, adds: bool) -> Keys:
+    """Split a dotted path; a name that holds dots itself is recognised when the recipe has it.
+
+    A whole new entry may be added, but no pass: a step's place among the others matters.
+    """
     section, _, rest = path.partition(".")
     if section not in KEYS:
         raise UnknownName(f"`{section}` is not a part of a recipe", where=where, hint=nearest(section, KEYS))
@@ -62,6 +66,8 @@ def _keys(value: Mapping[str, Any], path: str, where: str) -> Keys:
     entries = value.get(section) if isinstance(value.get(section), Mapping) else {}
     names = [str(name) for name in entries or {}]
     matching = [name for name in names if rest == name or rest.startswith(f"{name}.")]
+    if not matching and adds and section != "passes" and "." not in rest:
+        return (section, rest)
     if not matching:
         name = rest.split(".")[0]
         raise UnknownName(f"the recipe has no `{section}.{name}`", where=where, hint=nearest(name, names))

@@ -140,7 +140,9 @@ def _problems_of(
         place = entry.places.get("type", entry.place)
         what, hint = f"unknown {sort} `{entry.type}`", nearest(entry.type, names)
         if recipe.dialect == "olive" and entry.type[:1].isupper():
-            what, hint = f"the {sort} `{entry.type}` of Olive has no counterpart in this version", ""
+            listed = "passes list" if sort == "pass" else "schema"
+            what = f"the {sort} `{entry.type}` of Olive has no counterpart in this version"
+            hint = f"leave it out, or see what there is: `picual {listed}`"
         return [Problem(spot(place, step=title), what, hint)]
     values, found = coerce(kind, entry.fields)
     found += _values_problems(recipe, kind, values, entry.fields)

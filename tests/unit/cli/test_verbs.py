@@ -139,3 +139,21 @@ def test_the_doctor_names_machine_providers_and_passes() -> None:
     assert "CPUExecutionProvider" in found["providers"]
     assert {part["pass"] for part in found["passes"]} >= {"lora", "merge-adapter", "build-genai"}
     assert picual("doctor").exit_code == 0
+
+
+@pytest.mark.parametrize(("words", "told"), [
+    (("finetune", "tiny"), "--data FILE"), (("merge", "tiny"), "--adapter FOLDER"),
+    (("evaluate", "tiny", "--metric", "accuracy"), "--data FILE"),
+    (("evaluate", "tiny", "--metric", "size=x"), "reads no file"),
+    (("check",), "picual check RECIPE"),
+    (("store", "prune", "--max-size", "10GBB"), "write 10GB"),
+])  # fmt: skip
+def test_what_is_missing_is_named_as_the_option_that_gives_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], told: str
+) -> None:
+    monkeypatch.chdir(folder)
+
+    ended = picual(*words)
+
+    assert ended.exit_code == 2
+    assert told in ended.output

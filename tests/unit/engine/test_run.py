@@ -52,3 +52,16 @@ def test_a_model_is_measured_without_a_run(tiny_recipe: Write) -> None:
     values = api.evaluate(written["model"], {"size": {}})
 
     assert values["size"]["size_mb"] > 0
+
+
+def test_a_fresh_run_does_steps_checks_and_measurements_again_to_the_same_bytes(tiny_recipe: Write) -> None:
+    written = tiny_recipe()
+    first = api.run(written)
+    data = (first.model / "model.onnx.data").read_bytes()
+
+    again = api.run(written, fresh=True)
+
+    assert again.result.worked
+    assert not any(step.cached for step in again.result.steps)
+    assert [step.key for step in again.result.steps] == [step.key for step in first.result.steps]
+    assert (again.model / "model.onnx.data").read_bytes() == data

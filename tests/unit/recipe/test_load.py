@@ -110,6 +110,14 @@ def test_a_setting_reaches_into_a_model_given_as_one_word(tmp_path: Path) -> Non
     assert (recipe.model.uri, recipe.model.revision) == ("owner/name", "abc")
 
 
+def test_a_setting_may_add_a_metric_but_no_step(tmp_path: Path) -> None:
+    recipe = loaded(tmp_path, settings=["metrics.size={}"])
+
+    assert "size" in [metric.name for metric in recipe.metrics]
+    with pytest.raises(UnknownName):
+        loaded(tmp_path, settings=["passes.more={}"])
+
+
 def test_a_setting_of_the_wrong_type_is_a_problem_at_the_setting(tmp_path: Path) -> None:
     (problem,) = loaded(tmp_path, settings=["data.tone.max_length=long"]).problems
 

@@ -8,7 +8,9 @@ import click
 
 from picual import api
 from picual.cli import options, progress, render
+from picual.metrics import registry
 from picual.recipe import yaml_text
+from picual.space import fields_of
 
 
 @click.command()
@@ -23,7 +25,7 @@ from picual.recipe import yaml_text
 @options.data_options
 def evaluate(metrics: tuple[str, ...], fields: tuple[str, ...], **given: Any) -> None:
     """Measure MODEL. Values are kept in the store, and asked for again they are there at once."""
-    asked = dict(_metric(text) for text in metrics)
+    asked = dict(_metric(text, has_data=bool(given["files"])) for text in metrics)
     for text in fields:
         path, equals, value = text.partition("=")
         name, dot, field = path.partition(".")
@@ -44,6 +46,14 @@ def evaluate(metrics: tuple[str, ...], fields: tuple[str, ...], **given: Any) ->
     click.echo(render.columns(rows))
 
 
-def _metric(text: str) -> tuple[str, dict[str, Any]]:
+def _metric(text: str, *, has_data: bool) -> tuple[str, dict[str, Any]]:
+    """Return name and fields of `NAME` or `NAME=FILE`; a metric that reads something must be told what."""
     name, equals, file = text.partition("=")
+    fields = fields_of(registry.load(name))
+    takes_file = any(item.name == "file" for item in fields)
+    if equals and not takes_file:
+        raise click.UsageError(f"`{name}` reads no file: write --metric {name}")
+    if not equals and not has_data and any(item.metadata.get("role") == "data" for item in fields):
+        told = f"--metric {name}=FILE, or --data FILE" if takes_file else "--data FILE"
+        raise click.UsageError(f"`{name}` must be told what to read: {told}")
     return name, {"file": file} if equals else {}

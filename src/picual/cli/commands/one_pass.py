@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import typing
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -35,6 +36,10 @@ def verb(name: str, a_pass: str, summary: str) -> click.Command:
             raise click.UsageError("give what to learn from: --data FILE")
         if data:
             fields["data"] = next(iter(data))
+        if a_pass == "merge-adapter" and given["adapter"] is None and _is_plain(Path(given["model"])):
+            raise click.UsageError(
+                f"`{given['model']}` is no adapter: name the one to merge with --adapter FOLDER"
+            )
         recipe = api.one_pass(
             a_pass, options.model_of(given), fields, data=data, output=str(given["output"] or f"picual-{name}")
         )
@@ -66,6 +71,12 @@ def _option(item: dataclasses.Field[Any], hint: Any) -> Callable[..., Any]:
         flag, parameter, metavar=_words(hint), help=item.metadata["help"],
         callback=lambda _ctx, _parameter, text: None if text is None else yaml_text.value_of(text),
     )  # fmt: skip
+
+
+def _is_plain(folder: Path) -> bool:
+    """Say whether a folder, or the output of a run, holds a model that is no adapter."""
+    found = [place for place in (folder, folder / "model") if (place / "config.json").is_file()]
+    return bool(found) and not (found[0] / "adapter_config.json").is_file()
 
 
 def _pair(text: str) -> tuple[str, Any]:
