@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from picual.data.base import DataConfig, fill
+from picual.data.text import text_of
 from picual.errors import BadValue
 from picual.metrics.base import MetricContext
 from picual.models.session import Session
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-BETWEEN_ROWS = "\n\n"
 ROWS = 32  # positions at a time: float64 copies of a whole window's logits would take gigabytes
 
 
@@ -27,8 +26,7 @@ def read_text(data: str | None, file: str | None, context: MetricContext, *, by:
     if (data is None) == (file is None):
         raise BadValue(f"`{by}` takes either `data` or `file`", hint=f"picual evaluate MODEL --metric {by}=FILE")
     if data is not None:
-        config = context.dataset(data, by=by)
-        return (config.joiner or BETWEEN_ROWS).join(row_texts(config))
+        return text_of(context.dataset(data, by=by))
     path = Path(str(file))
     try:
         return path.read_text(encoding="utf-8")
@@ -38,15 +36,6 @@ def read_text(data: str | None, file: str | None, context: MetricContext, *, by:
         raise BadValue(
             f"`{by}`: `{path}` is not UTF-8 text ({error.reason})", hint=f"iconv -t UTF-8 {path}"
         ) from error
-
-
-def row_texts(config: DataConfig) -> list[str]:
-    """Return each row of a data set as text, by its template, its pair of templates or its text column."""
-    from picual.data.files import rows
-
-    template = config.template or (config.prompt or "") + (config.response or "")
-    column = config.text or "text"
-    return [fill(template, row) if template else str(row[column]) for row in rows(config)]
 
 
 def windows(session: Session, text: str, *, count: int, length: int, by: str) -> list[npt.NDArray[np.int64]]:

@@ -15,6 +15,7 @@ from typing import Any
 from picual import _lazy
 from picual.errors import PicualError, UnreadableModel
 from picual.models import HfModel, Model
+from picual.models.hf_session import quiet
 from picual.sources import checkpoint
 from picual.sources.base import Fetched, Source
 from picual.sources.digests import DigestMemory
@@ -80,7 +81,7 @@ def load(file: Path) -> tuple[Any, Any]:
     transformers = _lazy.need("transformers", extra="hf", by="a GGUF file")
     place, name = str(file.parent), file.name
     try:
-        with checkpoint.quiet():
+        with quiet():
             tokenizer = transformers.AutoTokenizer.from_pretrained(place, gguf_file=name)
             model = transformers.AutoModelForCausalLM.from_pretrained(place, gguf_file=name, dtype=torch.float32)
     except (ValueError, KeyError, IndexError, TypeError, OSError, RuntimeError, struct.error) as error:

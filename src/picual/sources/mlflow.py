@@ -21,6 +21,7 @@ from typing import Any
 from picual import _lazy
 from picual.errors import PicualError, Refused, UnreadableModel
 from picual.models import HfModel, Model
+from picual.models.hf_session import quiet
 from picual.sources import checkpoint, files
 from picual.sources.base import Fetched, Source
 from picual.sources.digests import DigestMemory
@@ -164,7 +165,7 @@ def _convert(root: Path, facts: Mapping[str, Any], folder: Path) -> None:
     if not file.is_file():
         raise UnreadableModel("`model.pth` is missing", where=str(file.parent), hint="download the model again")
     model = _network(_unpickled(file), root, file)
-    with checkpoint.quiet():
+    with quiet():
         tokenizer = transformers.AutoTokenizer.from_pretrained(_tokenizer_folder(root), local_files_only=True)
     checkpoint.save(model, tokenizer, folder)
 
