@@ -26,8 +26,12 @@ fix: $(VENV)/ready
 	$(BIN)/ruff format src tests examples benchmarks
 	$(BIN)/ruff check --fix src tests examples benchmarks
 
+# Reference pages that the program writes itself; they are not kept in git.
 docs: $(VENV)/ready
+	mkdir -p docs/reference
 	$(BIN)/picual schema > docs/reference/recipe.schema.json
+	$(BIN)/picual schema report > docs/reference/report.schema.json
+	for name in $$($(BIN)/picual passes list); do $(BIN)/picual passes show $$name > docs/reference/$$name.txt; done
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
