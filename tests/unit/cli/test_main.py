@@ -55,7 +55,14 @@ def test_an_error_is_json_on_stdout_when_asked(tmp_path: Path) -> None:
     assert json.loads(ended.stdout)["error"]["error"]
 
 
-BARE = ("check {recipe}", "plan {recipe} --json", "schema", "passes list", "passes show build-genai", "doctor")
+BARE = (
+    "check {recipe}",
+    "plan {recipe} --store {store} --json",
+    "schema",
+    "passes list",
+    "passes show build-genai",
+    "doctor",
+)
 
 
 @pytest.mark.parametrize("words", BARE)
@@ -66,7 +73,7 @@ def test_a_bare_install_can_plan(tmp_path: Path, words: str) -> None:
     absent = (*EXTRAS, "mobius", "peft", "sklearn", "scipy", "safetensors", "onnx_ir", "onnxruntime_genai")
     code = (
         f"import sys\nsys.modules.update(dict.fromkeys({absent}))\n"
-        f"sys.argv = ['picual', *{words.format(recipe=recipe).split()!r}]\n"
+        f"sys.argv = ['picual', *{words.format(recipe=recipe, store=tmp_path / 'store').split()!r}]\n"
         "from picual.cli.main import main\nmain()"
     )
 
