@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jsonschema
-import onnx
 import pytest
 
 from picual import api, report
@@ -38,12 +37,6 @@ def test_the_report_is_as_its_schema_says_and_can_be_read_again(tiny_recipe: Wri
     assert api.report(outcome.output) == outcome.report
     with pytest.raises(BadValue, match="no report"):
         api.report(outcome.output / "run")
-
-
-def test_other_readers_of_onnx_can_load_the_model(tiny_recipe: Write) -> None:
-    outcome = api.run(tiny_recipe())
-
-    onnx.load(outcome.model / "model.onnx")  # with its external data, which it takes from plain files alone
 
 
 def test_a_model_is_measured_without_a_run(tiny_recipe: Write) -> None:

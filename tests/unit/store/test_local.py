@@ -69,6 +69,18 @@ def test_a_held_key_is_busy_and_names_its_holder(tmp_path: Path) -> None:
         pass
 
 
+def test_data_of_onnx_files_are_handed_out_under_one_name_only(tmp_path: Path) -> None:
+    """Readers such as onnx_ir refuse external data that have several."""
+    for name in ("model.onnx.data", "model.safetensors"):
+        (tmp_path / "content").mkdir(exist_ok=True)
+        (tmp_path / "content" / name).write_text("weights")
+
+    hand_out(tmp_path / "content", tmp_path / "out", small=0)
+
+    assert (tmp_path / "out" / "model.onnx.data").stat().st_nlink == 1
+    assert (tmp_path / "out" / "model.safetensors").stat().st_nlink == 2
+
+
 def test_what_is_handed_out_has_the_same_bytes(tmp_path: Path) -> None:
     entry = kept(Store(tmp_path / "store"))
     hand_out(entry.content, tmp_path / "out")
