@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,8 @@ def obstacles(a_plan: Plan, *, store: Path | None = None, output: Path | None = 
 
 def run(
     recipe: RecipeLike, *, output: Path | None = None, store: Path | None = None, offline: bool = False,
-    fresh: bool = False, listeners: tuple[Listener, ...] = (), executor: Executor | None = None, **changes: Any,
+    fresh: bool = False, listeners: tuple[Listener, ...] = (),
+    executor: Callable[[], Executor] = ProcessExecutor, **changes: Any,
 ) -> Outcome:  # fmt: skip
     """Run a recipe to a verified model in ``output/model``.
 
@@ -99,7 +100,7 @@ def run(
         offline: Make no network call.
         fresh: Do every step again, whatever the store holds.
         listeners: Called with each event.
-        executor: Where jobs run; left out: one worker process on this machine.
+        executor: Makes what jobs run in; left out: a worker process on this machine.
         **changes: ``settings`` and ``overrides`` of ``load``.
 
     Raises:
@@ -111,7 +112,7 @@ def run(
     folder = output_of(loaded, output)
     a_plan = planning.make_plan(loaded, the_store, offline=offline)
     _stop_at(planning.obstacles(a_plan, the_store, folder))
-    engine = Engine(the_store, executor or ProcessExecutor(), listeners, offline, fresh)
+    engine = Engine(the_store, executor, listeners, offline, fresh)
     if a_plan.model is None:  # only now is it known how much memory and disk the steps take
         a_plan = planning.make_plan(loaded, the_store, offline=offline, hash_source=True)
         engine.fetch(a_plan)
@@ -119,7 +120,7 @@ def run(
         _stop_at(planning.obstacles(a_plan, the_store, folder))
     a_plan = planning.make_plan(loaded, the_store, offline=offline, hash_source=True)
     result = engine.run(a_plan, folder)
-    written = reporting.write(result, a_plan)
+    written = reporting.write(result, result.plan)
     facts = {
         "recipe": loaded.file,
         "output": str(folder),
@@ -140,7 +141,7 @@ def fetch(
     loaded = loading.load({"version": 1, "model": {"uri": uri, **(options or {})}, "passes": {}})
     the_store = open_store(loaded, store)
     a_plan = planning.make_plan(loaded, the_store, offline=offline, hash_source=True)
-    return Engine(the_store, ProcessExecutor(), listeners, offline).fetch(a_plan).model.path
+    return Engine(the_store, ProcessExecutor, listeners, offline).fetch(a_plan).model.path
 
 
 def evaluate(
@@ -165,7 +166,7 @@ def evaluate(
     checking.require(loaded)
     the_store = open_store(loaded, store)
     a_plan = planning.make_plan(loaded, the_store, offline=offline, hash_source=True)
-    return Engine(the_store, ProcessExecutor(), listeners, offline).measure(a_plan)
+    return Engine(the_store, ProcessExecutor, listeners, offline).measure(a_plan)
 
 
 def _with_data(name: str, fields: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 Listener = Callable[[Mapping[str, Any]], None]
 
-DURABLE = ("run", "step", "check", "metric")  # events that must survive a power cut; progress need not
+DURABLE = ("run", "step", "check", "metric", "trial")  # events that must survive a power cut; progress need not
 
 
 class EventLog:
@@ -21,6 +22,7 @@ class EventLog:
         file.parent.mkdir(parents=True, exist_ok=True)
         self._stream = file.open("a", encoding="utf-8")
         self._listeners = listeners
+        self._lock = threading.Lock()  # trials may run beside each other
 
     def emit(self, name: str, /, **values: Any) -> None:
         """Record an event that happens now."""
@@ -28,12 +30,13 @@ class EventLog:
 
     def forward(self, event: Mapping[str, Any]) -> None:
         """Record an event that a worker reported."""
-        self._stream.write(json.dumps(event, ensure_ascii=False) + "\n")
-        self._stream.flush()
-        if event["event"] in DURABLE:
-            os.fsync(self._stream.fileno())
-        for listener in self._listeners:
-            listener(event)
+        with self._lock:
+            self._stream.write(json.dumps(event, ensure_ascii=False) + "\n")
+            self._stream.flush()
+            if event["event"] in DURABLE:
+                os.fsync(self._stream.fileno())
+            for listener in self._listeners:
+                listener(event)
 
     def close(self) -> None:
         """Close the file."""

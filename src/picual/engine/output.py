@@ -9,7 +9,6 @@ from typing import Any
 from picual import __version__, _atomic, _lazy, fingerprint
 from picual.engine.results import RunResult, Stage
 from picual.models import HfAdapter
-from picual.plan import Plan
 from picual.recipe.dump import to_mapping
 from picual.store.local import Store, hand_out
 
@@ -19,19 +18,21 @@ LOCKED = (
 )  # fmt: skip
 
 
-def place(result: RunResult, plan: Plan, store: Store) -> None:
+def place(result: RunResult, store: Store, *, name: str = "model") -> None:
     """Put the last stage's model into ``OUT/model`` in one step, with ``OUT/manifest.json`` beside it.
 
-    Nothing is touched when both are there already for this very key.
+    Nothing is touched when both are there already for this very key. A model that is not the result of the run
+    goes by another ``name``, and has no manifest.
     """
     stage = result.stages[-1]
-    if is_placed(result.output, stage.key):
+    if name == "model" and is_placed(result.output, stage.key):
         return
-    with _atomic.new_folder(result.output / "model") as folder:
+    with _atomic.new_folder(result.output / name) as folder:
         hand_out(stage.model.path, folder)
         if isinstance(stage.model, HfAdapter):
             _name_base(folder, stage.model)
-    _atomic.write_json(result.output / "manifest.json", manifest(result, plan, store, stage))
+    if name == "model":
+        _atomic.write_json(result.output / "manifest.json", manifest(result, store, stage))
     result.worked = True
 
 
@@ -47,8 +48,9 @@ def is_placed(output: Path, key: str) -> bool:
         return False
 
 
-def manifest(result: RunResult, plan: Plan, store: Store, stage: Stage) -> dict[str, Any]:
+def manifest(result: RunResult, store: Store, stage: Stage) -> dict[str, Any]:
     """Return ``manifest.json``: digests, lineage, licence, recipe, library versions."""
+    plan = result.plan
     model = result.output / "model"
     known = store.find(stage.key)
     hashes = {name: str(facts["sha256"]) for name, facts in known.manifest.files.items()} if known else {}

@@ -14,8 +14,10 @@ from typing import Any, ClassVar, Literal
 from picual import _lazy
 from picual.data.base import DataConfig
 from picual.errors import BadValue, nearest
-from picual.metrics.accuracy import summary
+from picual.metrics import predictions
 from picual.metrics.base import Metric, MetricContext
+from picual.metrics.classification import summary
+from picual.metrics.predictions import Question
 from picual.models import Model
 from picual.space import param
 
@@ -25,11 +27,13 @@ class BagOfWords(Metric):
     """Accuracy of a linear model on counted words."""
 
     name: ClassVar[str] = "bag-of-words"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     key: ClassVar[str] = "accuracy"
     higher_is_better: ClassVar[bool] = True
     imports: ClassVar[tuple[str, ...]] = ("sklearn",)
     scope: ClassVar[Literal["model", "data"]] = "data"
+    cost: ClassVar[int] = 1
+    keys: ClassVar[tuple[str, ...]] = ("accuracy", "macro_f1", "count", "correct", "low", "high", "train_count")
 
     train: str | None = param(None, help="Data set to train on.", role="data")
     test: str | None = param(None, help="Data set to score on; left out: the holdout of `train`.", role="data")
@@ -49,8 +53,11 @@ class BagOfWords(Metric):
             [str(row[text]) for row in training], [str(row[label]) for row in training],
             [str(row[text]) for row in scored], self.c,
         )  # fmt: skip
-        questions = [(str(row[text]), name) for row, name in zip(scored, expected, strict=True)]
-        return {**summary(questions, guesses), "train_count": len(training)}
+        questions = [Question(str(row[text]), name) for row, name in zip(scored, expected, strict=True)]
+        classes = sorted({str(row[label]) for row in training} | set(expected))
+        found = predictions.judged(questions, guesses, classes)
+        predictions.write(found, context.folder)
+        return {**summary(found, classes, seed=context.seed), "train_count": len(training)}
 
     def _rows(
         self, config: DataConfig, context: MetricContext

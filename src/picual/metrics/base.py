@@ -23,6 +23,9 @@ class MetricContext:
     seed: int = 0
     threads: int = 1
     scratch: Path = field(default_factory=Path)
+    folder: Path | None = None  # what is written here is kept with the values
+    against: Model | None = None  # the input model, for timings taken in turn
+    trust: bool = False  # whether the user's own code may run
     on_progress: Callable[[float, float, str], None] = lambda _done, _total, _note: None
 
     def dataset(self, name: str, *, by: str) -> DataConfig:
@@ -69,7 +72,26 @@ class Metric(abc.ABC):
     scope: ClassVar[Literal["model", "data"]] = "model"
     # Timings are never reused across hosts, and nothing else runs while one is taken.
     timed: ClassVar[bool] = False
+    # Whether it reads a text of ours when the recipe names none.
+    has_text: ClassVar[bool] = False
+    # Whether it has nothing to do without the data sets it names.
+    needs_data: ClassVar[bool] = True
+    # Whether it runs code of the user's, which takes `--trust`.
+    needs_trust: ClassVar[bool] = False
+    # Whether it is taken of the input model too; one that compares with a reference is taken of the result alone.
+    has_reference_values: ClassVar[bool] = True
+    # 0 free, 1 seconds, 2 a pass over a text, 3 answers, 4 timing. What is cheap is taken first.
+    cost: ClassVar[int] = 2
+    keys: ClassVar[tuple[str, ...]] = ()  # its numbers, where they are known beforehand
 
     @abc.abstractmethod
     def measure(self, model: Model, context: MetricContext) -> dict[str, Any]:
         """Return the numbers by name, ``key`` among them."""
+
+    def rises(self) -> bool:
+        """Say whether a higher number is a better one; a metric that holds many functions knows it of each."""
+        return self.higher_is_better
+
+    def probe(self) -> Metric | None:
+        """Return a much cheaper version of this metric, whose spread can rule a model out; None without one."""
+        return None

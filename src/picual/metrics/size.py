@@ -26,6 +26,8 @@ class Size(Metric):
     higher_is_better: ClassVar[bool] = False
     unit: ClassVar[str] = "MB"
     extra: ClassVar[str] = ""
+    cost: ClassVar[int] = 0
+    keys: ClassVar[tuple[str, ...]] = ("size_mb", "files")
 
     def measure(self, model: Model, context: MetricContext) -> dict[str, Any]:
         """Return ``size_mb`` and the number of files."""

@@ -28,7 +28,8 @@ def run(
 
     Args:
         payload: ``metric`` (name), ``fields``, ``model`` (wire form with absolute paths, or None for a metric
-            of the data alone), ``target`` (wire form), ``data`` (wire forms by name).
+            of the data alone), ``target`` (wire form), ``data`` (wire forms by name); and where they matter
+            ``against`` (wire form of the model that timings are taken in turn with) and ``trust``.
         folder: Of the job.
         seed: For every random choice.
         threads: For every thread pool.
@@ -37,13 +38,16 @@ def run(
     metric = registry.build(payload["metric"], payload.get("fields", {}))
     for module in metric.imports:
         _lazy.need(module, extra=metric.extra, by=metric.name)
-    wire = payload.get("model")
+    wire, against = payload.get("model"), payload.get("against")
     context = MetricContext(
         target=Target(**payload.get("target", {})),
         data={name: DataConfig.from_wire(entry) for name, entry in payload.get("data", {}).items()},
         seed=seed,
         threads=threads,
         scratch=folder / "scratch",
+        folder=folder / "out",
+        against=None if against is None else model_from_wire(against, folder),
+        trust=bool(payload.get("trust", False)),
         on_progress=lambda done, total, note: on_event("progress", {"done": done, "total": total, "note": note}),
     )
     # A metric of the data alone looks at no model.

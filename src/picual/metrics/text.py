@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+OWN_TEXT = Path(__file__).parents[1] / "assets" / "verification" / "text.txt"
+# 97.5 % of Student's t for 1, 2, ... degrees of freedom; beyond, the last.
+STUDENT = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26, 2.23, 2.20, 2.18, 2.16, 2.14, 2.13, 2.12, 2.0)
 ROWS = 32  # positions at a time: float64 copies of a whole window's logits would take gigabytes
 
 
@@ -56,6 +61,15 @@ def windows(session: Session, text: str, *, count: int, length: int, by: str) ->
         )
     starts = range(0, len(ids) - length + 1, length)
     return [np.asarray(ids[start : start + length], dtype=np.int64) for start in starts[:count]]
+
+
+def spread_of_mean(values: Sequence[float]) -> tuple[float, float]:
+    """Return the 95 % interval of the mean of a few values: Student's t, which few values make wide."""
+    count = len(values)
+    mean = sum(values) / count
+    deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / (count - 1))
+    reach = STUDENT[min(count - 1, len(STUDENT)) - 1] * deviation / math.sqrt(count)
+    return mean - reach, mean + reach
 
 
 def negative_log_likelihood(logits: npt.NDArray[np.float32], ids: npt.NDArray[np.int64]) -> float:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from picual.errors import StepFailed
+
+SHOWN = 60  # characters of a prompt in an error
 HALF_A_CHARACTER = "\ufffd"  # what decoding gives for the first bytes of a character whose rest is not here yet
 
 
@@ -11,6 +14,14 @@ def cut(text: str, stops: Sequence[str]) -> str:
     """Return ``text`` up to the first stop text in it."""
     ends = [text.index(stop) for stop in stops if stop in text]
     return text[: min(ends)] if ends else text
+
+
+def not_finite(prompt: str, where: str) -> StepFailed:
+    """Return the error of a model whose logits after ``prompt`` are not numbers."""
+    shown = prompt if len(prompt) <= SHOWN else "..." + prompt[-SHOWN:]
+    return StepFailed(
+        f"the model's logits after the prompt {shown!r} are not finite", where=where, hint="export it again"
+    )
 
 
 def has_stop(text: str, stops: Sequence[str]) -> bool:

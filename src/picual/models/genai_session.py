@@ -7,16 +7,27 @@ does not promise. Only one of the two holds the weights at a time.
 from __future__ import annotations
 
 import json
+import math
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from picual import _lazy
-from picual.errors import BadValue, Refused, UnreadableModel
-from picual.models.answers import HALF_A_CHARACTER, Pieces, cut, equal_lengths, has_stop
+from picual.errors import BadValue, UnreadableModel
+from picual.models.answers import (
+    HALF_A_CHARACTER,
+    Pieces,
+    common_prefix,
+    cut,
+    equal_lengths,
+    has_stop,
+    not_finite,
+)
+from picual.models.genai_decoder import NEEDED_BY, Cache, Decoder, unreadable
 from picual.models.hf_session import check_sampling, no_chat_template, template_refuses
+from picual.models.likelihood import Likelihood, Row, by_prompt, likelihood
 from picual.models.onnx import GenaiModel
 
 if TYPE_CHECKING:
@@ -25,10 +36,7 @@ if TYPE_CHECKING:
 
 MOST_PROMPTS = 32  # in one batch
 MOST_TOKENS = 4096  # in one batch
-NEEDED_BY = "an ONNX Runtime GenAI model"
-ARRAY_TYPES = {
-    "tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64)": "int64", "tensor(int32)": "int32",
-}  # fmt: skip
+SHORTEST_SHARED = 8  # tokens; a shorter common beginning is not worth its cache
 GREEDY = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0}
 
 
@@ -82,18 +90,22 @@ class GenaiSession:
 
     def logits(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Return the next-token logits (T, vocabulary) at every position of ``ids`` (T)."""
-        import numpy as np
+        found: npt.NDArray[np.float32] = self._scorer().run(ids[None])[0][0]
+        return found
 
-        session = self._scorer()
-        name = self._config["decoder"].get("outputs", {}).get("logits", "logits")
-        found = session.run([name], {item.name: self._input(item, ids) for item in session.get_inputs()})[0][0]
-        if len(found) != len(ids):
-            raise Refused(
-                f"the model gives logits at {len(found)} of {len(ids)} positions",
-                where=str(self._decoder),
-                hint="export it without pruning the head",
-            )
-        return np.asarray(found, dtype=np.float32)
+    def likelihoods(self, rows: Sequence[Row]) -> list[Likelihood]:
+        """Return how likely the ids of each continuation are after the ids of its prompt.
+
+        Each prompt goes through once, and what all of them begin with goes through once for all.
+        """
+        decoder = self._scorer()
+        asked = by_prompt(rows)
+        shared, start = _read_once(decoder, [list(prompt) for prompt in asked])
+        found: dict[int, Likelihood] = {}
+        for prompt, indices in asked.items():
+            texts = {index: rows[index][1] for index in indices}
+            found |= _follow(decoder, prompt, prompt[shared:], start, texts)
+        return [found[index] for index in range(len(rows))]
 
     def generate(self, prompts: Sequence[str], *, max_new_tokens: int, stop: Sequence[str] = ()) -> list[str]:
         """Continue each prompt greedily until EOS, ``max_new_tokens`` or a stop text (left out of the answer).
@@ -103,7 +115,8 @@ class GenaiSession:
         rows = [self._start(prompt) for prompt in prompts]
         answers = [""] * len(rows)
         for group in equal_lengths([len(row) for row in rows], most=MOST_PROMPTS, tokens=MOST_TOKENS):
-            written = self._finish([rows[index] for index in group], max_new_tokens, stop)
+            asked = [prompts[index] for index in group]
+            written = self._finish([rows[index] for index in group], max_new_tokens, stop, asked)
             for index, ids in zip(group, written, strict=True):
                 answers[index] = cut(self.decode(ids), stop)
         return answers
@@ -138,6 +151,16 @@ class GenaiSession:
         self._held.pop("generator")
         return times
 
+    def forward(self, ids: npt.NDArray[np.int64]) -> None:
+        """Run the network once over rows of one length (R, T) and leave its logits where they are."""
+        self._scorer().run(ids)
+
+    def warm(self) -> None:
+        """Load now what answering needs; without it, the first answer does."""
+        self._held.pop("scorer", None)
+        if "model" not in self._held:
+            self._held["model"] = self._loaded("model", self._load_model)
+
     def close(self) -> None:
         """Give the memory back."""
         self._let_go()
@@ -155,7 +178,9 @@ class GenaiSession:
         ids = [self.encode(stop) for stop in stops]
         return self._ends() | {row[0] for row in ids if len(row) == 1 and not self.decode(row)}
 
-    def _finish(self, rows: list[list[int]], most: int, stop: Sequence[str]) -> list[list[int]]:
+    def _finish(
+        self, rows: list[list[int]], most: int, stop: Sequence[str], asked: Sequence[str]
+    ) -> list[list[int]]:
         """Continue rows of equal length; a row that is done is ignored until the others are, too."""
         ends = self._special(stop)
         written: list[list[int]] = [[] for _ in rows]
@@ -163,6 +188,7 @@ class GenaiSession:
         if most > 0:
             self._open_generator(rows, most, GREEDY)
             self._read(rows)
+            self._require_finite(asked)
         for _ in range(most):
             tokens = self._next_tokens()
             for place in sorted(going):
@@ -190,9 +216,7 @@ class GenaiSession:
                 where=str(self._path),
                 hint="shorten the prompt, or ask for fewer new tokens",
             )
-        self._held.pop("scorer", None)
-        if "model" not in self._held:
-            self._held["model"] = self._loaded("model", self._load_model)
+        self.warm()
         self._held.pop("generator", None)
         parameters = self._og.GeneratorParams(self._held["model"])
         parameters.set_search_options(max_length=longest, batch_size=len(rows), **options)
@@ -203,6 +227,15 @@ class GenaiSession:
         import numpy as np
 
         self._held["generator"].append_tokens(np.asarray(rows, dtype=np.int32))
+
+    def _require_finite(self, asked: Sequence[str]) -> None:
+        """Refuse logits that are no numbers: the best token of them is an answer like any other."""
+        import numpy as np
+
+        logits = np.asarray(self._held["generator"].get_logits())  # (R, 1 or T, vocabulary)
+        for prompt, highest in zip(asked, logits[:, -1].max(axis=-1), strict=True):
+            if not math.isfinite(float(highest)):
+                raise not_finite(prompt, str(self._path))
 
     def _next_tokens(self) -> list[int]:
         """Write one token a row and return them."""
@@ -219,45 +252,16 @@ class GenaiSession:
         try:
             return load(*arguments)
         except RuntimeError as error:
-            raise _unreadable(what, error, str(self._path)) from error
+            raise unreadable(what, error, str(self._path)) from error
 
-    def _scorer(self) -> Any:
-        """Return the plain runtime's session; the generator's weights are let go for it."""
+    def _scorer(self) -> Decoder:
+        """Return the decoder in the plain runtime; the generator's weights are let go for it."""
         if "scorer" not in self._held:
             for name in ("generator", "model"):
                 self._held.pop(name, None)
-            self._held["scorer"] = _open_decoder(self._decoder, self._config, self._threads)
-        return self._held["scorer"]
-
-    def _input(self, item: Any, ids: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """Return what an input of the decoder gets for one row of ids with nothing before it."""
-        import numpy as np
-
-        inputs = self._config["decoder"].get("inputs", {})
-        dtype = np.dtype(ARRAY_TYPES.get(item.type, "float32"))
-        if item.name == inputs.get("input_ids", "input_ids"):
-            return ids[None].astype(dtype)
-        if item.name == inputs.get("attention_mask", "attention_mask"):
-            return np.ones((1, len(ids)), dtype)
-        if item.name == inputs.get("position_ids", "position_ids"):
-            return np.arange(len(ids), dtype=dtype)[None]
-        if len(item.shape) == 4:  # keys or values of one layer: (1, heads, 0, head size)
-            decoder = self._config["decoder"]
-            heads, size = item.shape[1], item.shape[3]
-            return np.zeros(
-                (
-                    1,
-                    heads if isinstance(heads, int) else int(decoder["num_key_value_heads"]),
-                    0,
-                    size if isinstance(size, int) else int(decoder["head_size"]),
-                ),
-                dtype,
-            )
-        raise Refused(
-            f"the decoder has an input `{item.name}` of shape {item.shape}, which scoring has no value for",
-            where=str(self._decoder),
-            hint="export a plain decoder",
-        )
+            self._held["scorer"] = Decoder(self._decoder, self._config, self._threads)
+        scorer: Decoder = self._held["scorer"]
+        return scorer
 
 
 def _let_go(held: dict[str, Any]) -> None:
@@ -284,33 +288,38 @@ def _has_chat_template(folder: Path) -> bool:
     return config.is_file() and '"chat_template"' in config.read_text(encoding="utf-8")
 
 
-def _open_decoder(decoder: Path, config: dict[str, Any], threads: int) -> Any:
-    onnxruntime = _lazy.need("onnxruntime", extra="cpu", by=NEEDED_BY)
-    from onnxruntime.capi import onnxruntime_pybind11_state as native
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors alone
-    wanted = [
-        next(iter(entry)) for entry in config["decoder"].get("session_options", {}).get("provider_options", [])
-    ]
-    providers = [
-        name
-        for name in onnxruntime.get_available_providers()
-        if name.removesuffix("ExecutionProvider").lower() in wanted
-    ]
-    try:
-        return onnxruntime.InferenceSession(decoder, options, providers=[*providers, "CPUExecutionProvider"])
-    except (
-        native.Fail,
-        native.InvalidProtobuf,
-        native.InvalidGraph,
-        native.NoSuchFile,
-        native.RuntimeException,
-    ) as error:
-        raise _unreadable("model", error, str(decoder)) from error
+def _read_once(decoder: Decoder, prompts: list[list[int]]) -> tuple[int, Cache | None]:
+    """Run what all prompts begin with, each left at least one token; return its length and its cache."""
+    if len(prompts) < 2 or not decoder.remembers:
+        return 0, None
+    shared = min(common_prefix(prompts), min(len(prompt) for prompt in prompts) - 1)
+    if shared < SHORTEST_SHARED:
+        return 0, None
+    return shared, decoder.run(_one_row(prompts[0][:shared]), keep=True)[1]
 
 
-def _unreadable(what: str, error: Exception, where: str) -> UnreadableModel:
-    reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    return UnreadableModel(f"ONNX Runtime cannot load the {what} ({reason})", where=where, hint="export it again")
+def _follow(
+    decoder: Decoder, prompt: Sequence[int], rest: Sequence[int], start: Cache | None,
+    texts: Mapping[int, Sequence[int]],
+) -> dict[int, Likelihood]:  # fmt: skip
+    """Return how likely each text is after one prompt, of which ``rest`` is not in the cache yet."""
+    import numpy as np
+
+    branches = decoder.remembers and any(len(text) > 1 for text in texts.values())
+    logits, cache = decoder.run(_one_row(rest), start, keep=branches)
+    last = logits[0, -1:]  # (1, V): all that a continuation of one token needs
+    found: dict[int, Likelihood] = {}
+    for index, text in texts.items():
+        later = last[:0]
+        if len(text) > 1 and branches:
+            later = decoder.run(_one_row(text[:-1]), cache)[0][0]
+        elif len(text) > 1:
+            later = decoder.run(_one_row([*prompt, *text[:-1]]))[0][0][len(prompt) :]
+        found[index] = likelihood(np.concatenate([last, later]), text)
+    return found
+
+
+def _one_row(ids: Sequence[int]) -> npt.NDArray[np.int64]:
+    import numpy as np
+
+    return np.asarray([list(ids)], dtype=np.int64)

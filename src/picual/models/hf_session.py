@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import gc
+import math
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -17,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from picual import _lazy
 from picual.errors import BadValue, Refused, UnreadableModel
-from picual.models.answers import Pieces, batches, common_prefix, cut, has_stop
+from picual.models.answers import Pieces, batches, common_prefix, cut, has_stop, not_finite
 from picual.models.hf import HfAdapter, HfModel, read_json
+from picual.models.likelihood import Likelihood, Row, by_prompt, likelihood
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 MOST_PROMPTS = 32  # in one batch
 MOST_TOKENS = 4096  # in one batch, padding included: bounds the activations
+MOST_SCORED = 1024  # positions in one batch whose logits are kept
 SHORTEST_SHARED = 8  # tokens; a shorter common beginning is not worth copying its cache
 NEEDED_BY = "a Hugging Face model"
 
@@ -75,6 +78,54 @@ class HfSession:
         scores: npt.NDArray[np.float32] = found.float().cpu().numpy()
         return scores
 
+    def likelihoods(self, rows: Sequence[Row]) -> list[Likelihood]:
+        """Return how likely the ids of each continuation are after the ids of its prompt.
+
+        Each prompt goes through once, and what all of them begin with goes through once for all.
+        """
+        asked = by_prompt(rows)
+        prompts = [list(prompt) for prompt in asked]
+        found: dict[int, Likelihood] = {}
+        with self._torch.inference_mode():
+            shared, cache = self._read_once(prompts)
+            rests = [prompt[shared:] for prompt in prompts]
+            for group in batches([len(rest) for rest in rests], most=MOST_PROMPTS, tokens=MOST_TOKENS):
+                batch = _Batch(self._torch, self._device, [rests[index] for index in group], shared, cache)
+                wanted = [
+                    (place, row) for place, index in enumerate(group) for row in asked[tuple(prompts[index])]
+                ]
+                found |= self._follow(batch, wanted, rows)
+        return [found[index] for index in range(len(rows))]
+
+    def _follow(
+        self, batch: _Batch, wanted: Sequence[tuple[int, int]], rows: Sequence[Row]
+    ) -> dict[int, Likelihood]:
+        """Return the likelihoods of continuations, each given as (place of its prompt in the batch, row)."""
+        import numpy as np
+
+        first = batch.step(self._model).cpu().numpy()  # (R, V): all that a continuation of one token needs
+        if not _is_plain(batch.cache):  # nothing can be tried and taken back
+            return {row: self._in_full(rows[row]) for _, row in wanted}
+        short = [(place, row) for place, row in wanted if len(rows[row][1]) == 1]
+        found = {row: likelihood(first[place][None], rows[row][1]) for place, row in short}
+        longer = [(place, row) for place, row in wanted if len(rows[row][1]) > 1]
+        lengths = [len(rows[row][1]) - 1 for _, row in longer]
+        for group in batches(lengths, most=MOST_PROMPTS, tokens=MOST_SCORED):
+            places = [longer[index][0] for index in group]
+            texts = [list(rows[longer[index][1]][1]) for index in group]
+            later = batch.branch(self._model, places, [text[:-1] for text in texts]).cpu().numpy()
+            for number, (place, text) in enumerate(zip(places, texts, strict=True)):
+                logits = np.concatenate([first[place][None], later[number, : len(text) - 1]])
+                found[longer[group[number]][1]] = likelihood(logits, text)
+        return found
+
+    def _in_full(self, row: Row) -> Likelihood:
+        import numpy as np
+
+        prompt, text = row
+        logits = self.logits(np.asarray([*prompt, *text], dtype=np.int64))
+        return likelihood(logits[len(prompt) - 1 : -1], text)
+
     def generate(self, prompts: Sequence[str], *, max_new_tokens: int, stop: Sequence[str] = ()) -> list[str]:
         """Continue each prompt greedily until EOS, ``max_new_tokens`` or a stop text (left out of the answer).
 
@@ -88,7 +139,8 @@ class HfSession:
             rests = [row[shared:] for row in rows]
             for group in batches([len(rest) for rest in rests], most=MOST_PROMPTS, tokens=MOST_TOKENS):
                 batch = _Batch(self._torch, self._device, [rests[index] for index in group], shared, cache)
-                for index, ids in zip(group, self._finish(batch, max_new_tokens, stop, ends), strict=True):
+                asked = [prompts[index] for index in group]
+                for index, ids in zip(group, self._finish(batch, max_new_tokens, stop, ends, asked), strict=True):
                     answers[index] = cut(self.decode(ids), stop)
         return answers
 
@@ -121,6 +173,15 @@ class HfSession:
                 batch.take(token, [0])
         return times
 
+    def forward(self, ids: npt.NDArray[np.int64]) -> None:
+        """Run the network once over rows of one length (R, T) and leave its logits where they are."""
+        with self._torch.inference_mode():
+            logits = self._model(input_ids=self._tensor(ids.tolist()), use_cache=False).logits
+            logits[0, 0, 0].item()  # waits for a GPU
+
+    def warm(self) -> None:
+        """Load now what answering needs: all of it was loaded at the start."""
+
     def close(self) -> None:
         """Give the memory back."""
         self._model = None
@@ -150,17 +211,23 @@ class HfSession:
             return 0, None
         batch = _Batch(self._torch, self._device, [rows[0][:shared]], 0, None)
         batch.step(self._model)
-        # A sliding or recurrent layer keeps no plain list of keys that padding could follow.
-        if any(type(layer).__name__ != "DynamicLayer" for layer in getattr(batch.cache, "layers", [None])):
+        if not _is_plain(batch.cache):
             return 0, None
         return shared, batch.cache
 
-    def _finish(self, batch: _Batch, most: int, stop: Sequence[str], ends: set[int]) -> list[list[int]]:
+    def _finish(
+        self, batch: _Batch, most: int, stop: Sequence[str], ends: set[int], asked: Sequence[str]
+    ) -> list[list[int]]:
         """Continue every row of the batch; rows that are done leave it."""
         written: list[list[int]] = [[] for _ in range(batch.size)]
         alive = list(range(batch.size))
-        for _ in range(most):
-            tokens = batch.step(self._model).argmax(-1)
+        for number in range(most):
+            logits = batch.step(self._model)
+            if number == 0:  # what is broken shows here; the best token of no numbers is an answer like any other
+                for prompt, highest in zip(asked, logits.amax(-1).tolist(), strict=True):
+                    if not math.isfinite(highest):
+                        raise not_finite(prompt, str(self._path))
+            tokens = logits.argmax(-1)
             going = []
             for place, token in enumerate(tokens.tolist()):
                 ids = written[alive[place]]
@@ -208,6 +275,29 @@ class _Batch:
         self.cache = output.past_key_values
         return output.logits[:, -1].float()
 
+    def branch(self, model: Any, places: list[int], rows: list[list[int]]) -> Any:
+        """Return the logits (B, K, vocabulary) after each token of ``rows``, padded on the right.
+
+        B: branches, K: tokens of the longest. The batch itself stays as it was.
+
+        Args:
+            model: The network.
+            places: The row of the batch that each branch goes on from.
+            rows: The tokens of each branch.
+        """
+        torch, device = self._torch, self._mask.device
+        cache = copy.deepcopy(self.cache)
+        cache.batch_select_indices(torch.tensor(places, device=device))
+        longest = max(len(row) for row in rows)
+        ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=device)  # (B, K)
+        real = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=device)
+        output = model(
+            input_ids=ids, attention_mask=torch.cat([self._mask[places], real], dim=-1),
+            position_ids=self._places[places, -1:] + 1 + torch.arange(longest, device=device),
+            past_key_values=cache, use_cache=True,
+        )  # fmt: skip
+        return output.logits.float()
+
     def take(self, tokens: Any, going: list[int]) -> None:
         """Append one token a row (R) and keep only the rows that go on."""
         if len(going) < self.size:
@@ -217,6 +307,14 @@ class _Batch:
         self._ids = tokens[:, None]
         self._mask = self._torch.cat([self._mask, self._torch.ones_like(self._ids)], dim=-1)
         self._places = self._places[:, -1:] + 1
+
+
+def _is_plain(cache: Any) -> bool:
+    """Say whether a cache is a plain list of keys: padding can follow them, and rows be copied and taken back.
+
+    A sliding or recurrent layer keeps no such list.
+    """
+    return all(type(layer).__name__ == "DynamicLayer" for layer in getattr(cache, "layers", [None]))
 
 
 class _Picker:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from picual.errors import Refused
 from picual.models.base import Model
 from picual.models.hf import HfAdapter, HfModel
+from picual.models.likelihood import Likelihood, Row
 from picual.models.onnx import GenaiModel
 
 if TYPE_CHECKING:
@@ -41,6 +42,13 @@ class Session(Protocol):
         """Return the next-token logits (T, vocabulary) at every position of ``ids`` (T)."""
         ...
 
+    def likelihoods(self, rows: Sequence[Row]) -> list[Likelihood]:
+        """Return how likely the ids of each continuation are after the ids of its prompt.
+
+        What prompts share is read once, as far as the network's cache allows.
+        """
+        ...
+
     def generate(self, prompts: Sequence[str], *, max_new_tokens: int, stop: Sequence[str] = ()) -> list[str]:
         """Continue each prompt greedily until EOS, ``max_new_tokens`` or a stop text (left out of the answer)."""
         ...
@@ -51,6 +59,14 @@ class Session(Protocol):
 
     def step_times(self, ids: Sequence[int], new_tokens: int) -> list[float]:
         """Return the seconds until the first new token, then of each further one; EOS does not end it."""
+        ...
+
+    def forward(self, ids: npt.NDArray[np.int64]) -> None:
+        """Run the network once over rows of one length (R, T) and leave its logits where they are."""
+        ...
+
+    def warm(self) -> None:
+        """Load now what answering needs; without it, the first answer does."""
         ...
 
     def close(self) -> None:

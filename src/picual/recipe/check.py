@@ -10,13 +10,14 @@ from typing import Any
 from picual.errors import Problem, RecipeError, RecipeProblems, UnknownName, nearest
 from picual.hardware import PROVIDERS
 from picual.metrics import registry as metric_registry
-from picual.metrics.accuracy import Accuracy
+from picual.metrics.asking import Asking
 from picual.metrics.base import Metric
 from picual.passes import registry as pass_registry
 from picual.passes.finetune import training_arguments
 from picual.recipe.check_data import data_problems, template_problem
 from picual.recipe.check_model import input_kind, model_problems
-from picual.recipe.fields import FieldProblem, coerce, is_search
+from picual.recipe.check_search import search_problems, single_recipes
+from picual.recipe.fields import FieldProblem, coerce
 from picual.recipe.order import misfits
 from picual.recipe.paths import named, near_files
 from picual.recipe.placeholders import placeholder_in
@@ -33,9 +34,9 @@ def check(recipe: Recipe) -> list[Problem]:
     problems += _target_problems(recipe)
     problems += _host_problems(recipe)
     problems += data_problems(recipe, only=_data_in_use(recipe) if recipe.dialect == "olive" else None)
-    problems += _search_problems(recipe)
-    problems += _entry_problems(recipe)
-    problems += _order_problems(recipe)
+    problems += search_problems(recipe)
+    for one in single_recipes(recipe):
+        problems += [problem for problem in _entry_problems(one) + _order_problems(one) if problem not in problems]
     if not recipe.steps and not recipe.metrics and not recipe.problems:
         problems.append(Problem("recipe", "there is nothing to do: no `passes` and no `metrics`"))
     return in_file_order(problems)
@@ -97,23 +98,6 @@ def _data_in_use(recipe: Recipe) -> set[str]:
     return named
 
 
-def _search_problems(recipe: Recipe) -> list[Problem]:
-    """Refuse searches: the one place that does."""
-    what = "search arrives in a later version"
-    problems = []
-    if recipe.search is not None:
-        place = recipe.places.get("search", Place(file=recipe.file))
-        problems.append(
-            Problem(spot(place, path="search"), what, "remove `search` to run the recipe as it stands")
-        )
-    for step in recipe.steps:
-        for name, value in step.fields.items():
-            if is_search(value):
-                where = spot(step.places.get(name, step.place), step=_step_words(recipe, step))
-                problems.append(Problem(where, f"`{name}` is a search domain; {what}", f"give `{name}` one value"))
-    return problems
-
-
 def _kind_of(entry: StepSpec | MetricSpec) -> type[Any] | None:
     try:
         if isinstance(entry, StepSpec):
@@ -163,10 +147,10 @@ def _absent_data(recipe: Recipe, kind: type[Any], given: Mapping[str, Any]) -> l
     fields = {item.name: item.metadata.get("role") for item in dataclasses.fields(kind)}
     data = next((name for name, role in fields.items() if role == "data"), None)
     trains = "training" in fields.values()
-    if data is None or not (trains or issubclass(kind, Metric)):
+    if data is None or not (trains or (issubclass(kind, Metric) and kind.needs_data)):
         return []
     if "file" in fields:
-        return _one_text(recipe, data, given)
+        return _one_text(recipe, data, given, may_lack=issubclass(kind, Metric) and kind.has_text)
     if given.get(data) is not None:
         return []
     names = list(recipe.data)
@@ -174,10 +158,10 @@ def _absent_data(recipe: Recipe, kind: type[Any], given: Mapping[str, Any]) -> l
     return [FieldProblem(data, f"`{data}` is missing", hint)]
 
 
-def _one_text(recipe: Recipe, data: str, given: Mapping[str, Any]) -> list[FieldProblem]:
+def _one_text(recipe: Recipe, data: str, given: Mapping[str, Any], *, may_lack: bool) -> list[FieldProblem]:
     """Ask for one text where a metric reads a data set or a file."""
     named = [name for name in (data, "file") if given.get(name) is not None]
-    if len(named) == 1:
+    if len(named) == 1 or (may_lack and not named):
         return []
     if named:
         return [FieldProblem("file", f"`{data}` and `file` both say what is read", f"keep `{data}` or `file`")]
@@ -247,7 +231,7 @@ def _template_problems(
 def _unknown_answer(recipe: Recipe, kind: type[Any], values: Mapping[str, Any]) -> list[FieldProblem]:
     """Ask for the answer that accuracy compares with, where neither the metric nor the data say it."""
     config = recipe.data.get(str(values.get("data")))
-    if kind is not Accuracy or config is None or values.get("expect") or config.response or config.chat:
+    if not issubclass(kind, Asking) or config is None or values.get("expect") or config.response or config.chat:
         return []
     return [
         FieldProblem("expect", "the expected answer is not known", '`expect: "{column}"`, a column of the data')

@@ -89,7 +89,7 @@ def _relative(file: Path, folder: Path) -> str:
 
 
 def _entry(entry: StepSpec | MetricSpec) -> dict[str, Any]:
-    mapping: dict[str, Any] = {} if entry.type == entry.name else {"type": entry.type}
+    mapping: dict[str, Any] = {} if entry.type in {entry.name, ""} else {"type": entry.type}
     if isinstance(entry, StepSpec) and entry.host is not None:
         mapping["host"] = entry.host
     return {**mapping, **_plain(entry.fields)}

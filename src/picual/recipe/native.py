@@ -14,7 +14,7 @@ from picual.errors import Problem, nearest
 from picual.hardware import Device, Target
 from picual.recipe import sizes
 from picual.recipe.document import Document
-from picual.recipe.fields import coerce, complaint, fit, near_choice, shown
+from picual.recipe.fields import coerce, complaint, fit, is_search, near_choice, shown
 from picual.recipe.schema import HostSpec, MetricSpec, ModelSource, Place, Recipe, StepSpec
 from picual.recipe.spots import spot
 
@@ -181,6 +181,8 @@ class _Reader:
         elif not isinstance(given, dict):
             self.wrong(path, complaint(name, given, Mapping[str, Any]), f"write `{name}: {{}}` for its defaults")
             given = {}
+        elif section == "passes" and is_search(given) and isinstance(given["search"], list):
+            given = {"type": "", **given}  # a choice between whole passes
         own = self.fitted({"type": name, **given}, _ENTRY[section], path)
         fields = {key: value for key, value in given.items() if key not in _ENTRY[section]}
         places = {key: self.document.place((*path, key)) for key in fields}
@@ -208,7 +210,7 @@ class _Reader:
 
     def all_places(self) -> dict[str, Place]:
         paths: list[Path_] = [(key,) for key in self.value]
-        for section in ("model", "target", "hosts"):
+        for section in ("model", "target", "hosts", "search"):
             paths += [(section, key) for key in self.mapping(section, again=True)]
         return {".".join(map(str, path)): self.document.place(path) for path in paths}
 

@@ -122,7 +122,7 @@ def test_a_planted_fault_is_exit_7_and_leaves_no_model(
     written = tiny_recipe(merge=name) if issubclass(kind, MergeAdapter) else tiny_recipe(export=name)
 
     with pytest.raises(NotVerified, match="did not pass verification") as caught:
-        api.run(written, executor=InlineExecutor())
+        api.run(written, executor=InlineExecutor)
 
     evidence = json.loads(next((tmp_path / "out" / "run" / "evidence").iterdir()).read_text())
     failed = [found["name"] for found in evidence["checks"] if not found["passed"]]

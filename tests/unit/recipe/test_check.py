@@ -46,10 +46,10 @@ def problems_of(folder: Path, text: str, name: str = "recipe.yaml") -> list[Prob
     return check(load(folder / name))
 
 
-def only_problem(folder: Path, old: str, new: str) -> Problem:
+def only_problem(folder: Path, old: str, new: str, *, goal: str = "") -> Problem:
     """Check ``GOOD`` with one mistake in it, which is to be the one problem found."""
     assert old in GOOD
-    (problem,) = problems_of(folder, GOOD.replace(old, new))
+    (problem,) = problems_of(folder, GOOD.replace(old, new) + goal)
     return problem
 
 
@@ -219,17 +219,73 @@ def test_a_good_recipe_has_no_problems(folder: Path) -> None:
         ("target:", "host: cloud\ntarget:", "line 3", "unknown host `cloud`", "`local`"),
         (
             "metrics:",
-            "search: {minimize: size}\nmetrics:",
+            "search: {minimise: size}\nmetrics:",
             "line 10",
-            "search arrives in a later version",
-            "remove",
+            "unknown key `minimise` in `search`",
+            "`minimize`",
+        ),
+        (
+            "metrics:",
+            "search: {minimize: sise}\nmetrics:",
+            "line 10",
+            "there is no metric `sise`",
+            "`size`",
+        ),
+        (
+            "metrics:",
+            "search: {minimize: size.megabytes}\nmetrics:",
+            "line 10",
+            "metric `size` has no number `megabytes`",
+            "size_mb",
+        ),
+        (
+            "metrics:",
+            'search: {subject_to: {size: "<= small"}}\nmetrics:',
+            "line 10",
+            "`size`: `<= small` is no bound",
+            "<= 110MB",
+        ),
+        (
+            "metrics:",
+            'search: {subject_to: {size: ["<= 10MB", ">= 20MB"]}}\nmetrics:',
+            "line 10",
+            "no value of `size` is both `>= 20MB` and `<= 10MB`",
+            "move one of the two limits",
+        ),
+        (
+            "metrics:",
+            'search: {subject_to: {divergence: "<= 0.5 * baseline"}}\nmetrics:',
+            "line 10",
+            "`divergence` has no value for `baseline`",
+            "give a number",
+        ),
+        (
+            "metrics:",
+            "search: {minimize: size, sampler: hyperband}\nmetrics:",
+            "line 10",
+            "`sampler` is `hyperband`; it must be one of auto",
+            "grid",
         ),
         (
             "rank: 8",
-            "rank: {search: [8, 16]}",
+            "rank: {search: []}",
             "line 7, step 1 `lora`",
-            "`rank` is a search domain; search arrives in a later version",
-            "give `rank` one value",
+            "`rank` has an empty search domain",
+            "at least one value",
+        ),
+        (
+            "rank: 8",
+            "rank: {search: {low: 8, high: 4}}",
+            "line 7, step 1 `lora`",
+            "`rank` is to lie between 8 and 4",
+            "{search: [32, 64]}",
+        ),
+        (
+            "rank: 8",
+            "rank: {search: [8, many]}",
+            "line 7, step 1 `lora`",
+            '`rank` is "many"; it must be a whole number',
+            "",
         ),
         (
             "  build-genai:",
@@ -243,7 +299,8 @@ def test_a_good_recipe_has_no_problems(folder: Path) -> None:
 def test_one_mistake_is_one_problem_with_its_line_and_the_nearest_name(
     folder: Path, old: str, new: str, where: str, what: str, hint: str
 ) -> None:
-    problem = only_problem(folder, old, new)
+    goal = "search: {minimize: size}\n" if "{search:" in new else ""  # a domain needs one
+    problem = only_problem(folder, old, new, goal=goal)
 
     assert problem.where == where
     assert what in problem.what

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from picual.passes.export.genai import ROUNDING_BLOCK
 from picual.recipe.olive.context import Context
+from picual.recipe.olive.domains import each, listed, values_of
 from picual.recipe.olive.notes import Reason
 from picual.recipe.olive.reader import Found, word
 from picual.recipe.olive.step import Step
@@ -52,6 +54,8 @@ KNOWN = (
 )  # fmt: skip
 _FLOATING = (0, 1, 2, 3)  # levels of accuracy whose activations stay in a floating type
 _INT8 = 4
+_BLOCKS = (32, 64, 128)  # that Olive searches
+_SUGGESTED = ("default", "rtn", "k_quant_mixed", "k_quant_last")
 # How int4 is done -> width of the head, and what else would be different.
 _ALGORITHMS: dict[str, tuple[str | None, str]] = {
     "default": (None, "weights are rounded to the nearest step, as here"),
@@ -75,23 +79,25 @@ def only_metadata(step: Step) -> bool:
 
 def read_build(context: Context, step: Step) -> dict[str, Any]:
     """Return the fields of `build-genai`; the check of the recipe looks at their types."""
-    for ours, olive in (
-        ("precision", "precision"),
-        ("block", "int4_block_size"),
-        ("symmetric", "int4_is_symmetric"),
-    ):
-        value = step.take(ours, olive)
-        if value is not None:
-            step.fields[ours] = _plain(value)
+    _take(step, "precision", "precision")
+    is_int4 = any(word(value) == "int4" for value in values_of(step.fields.get("precision")))
+    _take(step, "block", "int4_block_size", own=_BLOCKS if is_int4 else ())
+    _take(step, "symmetric", "int4_is_symmetric", own=(True, False) if is_int4 else ())
     _accuracy_level(step)
-    _algorithm(step)
+    _algorithm(step, is_int4=is_int4)
     _excluded(step)
     _operators(step)
-    if word(step.fields.get("precision")) == "int4":
+    if is_int4:
         _better_defaults(step)
     context.trusts(step.reader)
     step.reader.drop_all(UNUSED)
     return step.fields
+
+
+def _take(step: Step, ours: str, olive: str, *, own: Sequence[Any] = ()) -> None:
+    value = step.take(ours, olive, own=own)
+    if value is not None:
+        step.fields[ours] = each(value, _plain)
 
 
 def _plain(value: Any) -> Any:
@@ -113,39 +119,47 @@ def _better_defaults(step: Step) -> None:
 
 def _accuracy_level(step: Step) -> None:
     """Take the type that activations are rounded to; the kernels know int8 and none."""
-    value = _plain(step.take("accuracy_level", "int4_accuracy_level"))
+    value = each(step.take("accuracy_level", "int4_accuracy_level"), _plain)
     found = step.reader.find("int4_accuracy_level")
     if value is None or found is None:
         return
-    block = step.fields.get("block")
-    if value == _INT8 and isinstance(block, int) and block > ROUNDING_BLOCK:
-        text = (
-            f"left out: activations stay in float, since rounding them in blocks of {block} changes what is said"
-        )
-        step.context.ledger.note(found.path, "replaced", text)
+    wide = [one for one in values_of(step.fields.get("block")) if isinstance(one, int) and one > ROUNDING_BLOCK]
+    if value == _INT8 and wide:
+        text = "left out: activations stay in float, since rounding them in blocks of "
+        step.context.ledger.note(found.path, "replaced", f"{text}{listed(wide)} changes what is said")
         return
-    known = value in _FLOATING or value == _INT8
-    step.fields["accuracy_level"] = _FLOATING[0] if value in _FLOATING else value
-    if known and value not in {_FLOATING[0], _INT8}:
-        text = f"becomes `{step.to('accuracy_level')}: {_FLOATING[0]}`: activations stay in float, as with {value}"
+    step.fields["accuracy_level"] = each(value, lambda one: _FLOATING[0] if one in _FLOATING else one)
+    floating = [one for one in values_of(value) if one in _FLOATING and one != _FLOATING[0]]
+    if floating:
+        to = f"`{step.to('accuracy_level')}: {_FLOATING[0]}`"
+        text = f"becomes {to}: activations stay in float, as with {listed(floating)}"
         step.context.ledger.note(found.path, "replaced", text)
 
 
-def _algorithm(step: Step) -> None:
+def _algorithm(step: Step, *, is_int4: bool) -> None:
+    """Take how int4 is done: every way that Picual knows is rounding, with a head of 8 bits."""
+    value = step.take("head", "int4_algo_config", own=_SUGGESTED if is_int4 else ())
     found = step.reader.given("int4_algo_config")
-    if found is None:
+    if value is None:
         return
+    path = step.path("int4_algo_config") if found is None else found.path
     ledger = step.context.ledger
-    if word(found.value) not in _ALGORITHMS:
-        ledger.note(found.path, "later", f"`{found.value}` is not supported in this version")
+    given = values_of(value)
+    names = [word(one) for one in given]
+    if unknown := [one for one in given if word(one) not in _ALGORITHMS]:
+        ledger.note(path, "later", f"`{listed(unknown)}` is not supported in this version")
         return
-    head, text = _ALGORITHMS[word(found.value)]
+    if len(names) > 1:
+        text = f"{listed(names)} are one here: weights are rounded to the nearest step, and the head has 8 bits"
+        ledger.note(path, "replaced" if found is not None else "defaulted", text)
+        step.fields["head"] = "int8"
+        return
+    head, text = _ALGORITHMS[names[0]]
     if head is None:
-        ledger.note(found.path, "mapped" if text.endswith("here") else "later", f"{text}; the head has 8 bits")
+        ledger.note(path, "mapped" if text.endswith("here") else "later", f"{text}; the head has 8 bits")
         return
     step.fields["head"] = head
-    step.places["head"] = ledger.place(found.path)
-    ledger.note(found.path, "mapped", f"becomes `{step.to('head')}: {head}`{text}")
+    ledger.note(path, "mapped", f"becomes `{step.to('head')}: {head}`{text}")
 
 
 def _excluded(step: Step) -> None:

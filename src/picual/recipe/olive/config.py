@@ -9,12 +9,15 @@ from picual.recipe.document import Document
 from picual.recipe.olive.context import Context
 from picual.recipe.olive.data import DataSets, read_data
 from picual.recipe.olive.engine import engine_reader, read_engine
+from picual.recipe.olive.goals import Goals
 from picual.recipe.olive.metrics import read_metrics
 from picual.recipe.olive.model import read_model
 from picual.recipe.olive.notes import Ledger, Path_
 from picual.recipe.olive.passes import read_passes
 from picual.recipe.olive.reader import Found, Reader
 from picual.recipe.olive.resource import read_client
+from picual.recipe.olive.search import search_of
+from picual.recipe.olive.strategy import Strategy
 from picual.recipe.olive.systems import Systems, read_systems
 from picual.recipe.olive.target import read_target, unused_hardware
 from picual.recipe.schema import Place, Recipe
@@ -49,11 +52,10 @@ def import_config(document: Document, *, folder: Path | None = None) -> Recipe:
     steps = read_passes(context, top, sets, systems, engine)
     target, target_places = read_target(context, systems, target_name, engine)
     unused_hardware(context, systems, target_name)
-    metrics = read_metrics(context, top, sets, engine)
+    metrics, goals = read_metrics(context, top, sets, engine)
     holdouts = _held_out(context, sets)
     _unused_client(context, top, systems)
-    notes = ledger.close()
-    return Recipe(
+    recipe = Recipe(
         model=dataclasses.replace(model.source, trust_remote_code=context.trust),
         steps=steps,
         target=target,
@@ -61,18 +63,28 @@ def import_config(document: Document, *, folder: Path | None = None) -> Recipe:
         host=host or "local",
         data=sets.configs,
         metrics=metrics,
-        search=engine.search,
         output=engine.output,
         store=engine.store,
         log_level=engine.log_level,
         folder=str(context.folder),
         file=document.file,
         dialect="olive",
-        notes=notes,
         data_places={**sets.places, **holdouts},
-        places=_places(ledger, {**engine.where, **target_places}),
+    )
+    search = search_of(context, engine.strategy, goals, recipe)
+    searched = {} if search is None else _search_places(engine.strategy, goals)
+    return dataclasses.replace(
+        recipe,
+        search=search,
+        notes=ledger.close(),
+        places=_places(ledger, {**engine.where, **target_places, **searched}),
         problems=(*document.problems, *ledger.problems),
     )
+
+
+def _search_places(strategy: Strategy, goals: Goals) -> dict[str, Path_]:
+    where = {} if strategy.found is None else {"search": strategy.found.path}
+    return {**where, **strategy.where, **goals.where}
 
 
 def _held_out(context: Context, sets: DataSets) -> dict[str, Place]:

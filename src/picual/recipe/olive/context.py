@@ -21,6 +21,7 @@ class Context:
         client: The config's Azure workspace: `subscription_id`, `resource_group`, `workspace_name` and the like.
         trust: Whether some part of the config asks for remote model code.
         addressed: Whether an address was made with the workspace of the config.
+        searched: Names of steps that Picual does not have and whose parameters Olive would search.
         holdouts: Share of a data set to keep from training, by the name of the data set, and where it stands.
     """
 
@@ -29,6 +30,7 @@ class Context:
     client: dict[str, str] = field(default_factory=dict)
     trust: bool = False
     addressed: bool = False
+    searched: set[str] = field(default_factory=set)
     holdouts: dict[str, tuple[float, Path_]] = field(default_factory=dict)
 
     def trusts(self, reader: Reader) -> None:

@@ -13,7 +13,7 @@ from picual.recipe.olive import data_names as names
 from picual.recipe.olive.context import Context
 from picual.recipe.olive.data_text import DatasetForm, read_text
 from picual.recipe.olive.notes import Path_
-from picual.recipe.olive.reader import Found, Reader, object_reader, word
+from picual.recipe.olive.reader import Found, Reader, object_reader, whole_number, word
 from picual.recipe.olive.resource import resource
 from picual.recipe.schema import Place
 
@@ -29,16 +29,29 @@ class DataSets:
     configs: dict[str, DataConfig] = field(default_factory=dict)
     places: dict[str, Place] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)  # those that hold no text included
+    batches: dict[str, int] = field(default_factory=dict)  # rows in a batch, for timings
 
     def put(self, context: Context, name: str, found: Found) -> None:
         """Read one data config and keep it under its name."""
         self.seen.add(name)
+        if (size := _batch_size(found.value)) is not None:
+            self.batches[name] = size
         config, where = _read(context, name, found)
         self.places[name] = context.ledger.place(found.path)
         if config is None:
             return
         self.configs[name] = config
         self.places |= {f"{name}.{key}": context.ledger.place(path) for key, path in where.items()}
+
+
+def _batch_size(value: Any) -> int | None:
+    """Return the first `batch_size` inside a data config, whichever part it is in."""
+    if not isinstance(value, Mapping):
+        return None
+    own = whole_number(value.get("batch_size"))
+    if own is not None and own > 0:
+        return own
+    return next((size for part in value.values() if (size := _batch_size(part)) is not None), None)
 
 
 def read_data(context: Context, top: Reader, dataset: Found | None, root: str | None) -> DataSets:

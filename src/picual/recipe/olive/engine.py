@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from picual.recipe.olive.context import Context
 from picual.recipe.olive.notes import Path_, Reason
 from picual.recipe.olive.reader import Found, Reader
+from picual.recipe.olive.strategy import Strategy, read_strategy
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 _LEVELS: tuple[LogLevel, ...] = ("debug", "info", "warning", "error", "error")
@@ -33,7 +33,7 @@ UNUSED: dict[str, Reason] = {
     "cache_config": ("later", "a shared store is not supported in this version"),
     "cloud_cache_config": ("later", "a shared store is not supported in this version"),
     "enable_shared_cache": ("later", "a shared store is not supported in this version"),
-    "plot_pareto_frontier": ("later", "comes with search: the report draws it"),
+    "plot_pareto_frontier": ("mapped", "the report draws it of every search"),
     "no_artifacts": ("ignored", "the output folder is always the same: model, report, manifest, run"),
     "output_name": ("ignored", "the output folder's files have fixed names"),
     "packaging_config": _PACKAGES,
@@ -56,7 +56,7 @@ class Engine:
     output: str = "out"
     store: str | None = None
     log_level: LogLevel = "info"
-    search: Mapping[str, Any] | None = None
+    strategy: Strategy = field(default_factory=Strategy)
     host: Found | None = None
     target: Found | None = None
     evaluator: Found | None = None
@@ -93,7 +93,7 @@ def read_engine(context: Context, reader: Reader) -> Engine:
             context.ledger.note(("output_dir",) if given is None else given.path, "defaulted", text)
     engine.store = _store(engine, reader)
     engine.log_level = _log_level(engine, reader)
-    engine.search = _search(engine, reader)
+    engine.strategy = read_strategy(reader)
     engine.host = reader.given("host")
     engine.target = reader.given("target")
     engine.evaluator = reader.given("evaluator")
@@ -144,24 +144,3 @@ def _log_level(engine: Engine, reader: Reader) -> LogLevel:
         return "info"
     _at(engine, "log", found)
     return _LEVELS[level]
-
-
-def _search(engine: Engine, reader: Reader) -> Mapping[str, Any] | None:
-    found = reader.find("search_strategy")
-    if found is None:
-        return None
-    ledger = reader.ledger
-    if found.value is False or found.value is None:
-        ledger.mapped(found.path, "no search: every step runs once, with its own values")
-        return None
-    _at(engine, "search", found)
-    text = "search is not supported in this version; kept as `search`"
-    if found.value is True:
-        ledger.note(found.path, "later", text)
-        return {"execution_order": "joint", "sampler": "sequential"}
-    if isinstance(found.value, Mapping) and found.value:
-        ledger.note(found.path, "later", text)
-        return dict(found.value)
-    if not isinstance(found.value, Mapping):
-        reader.wrong_type(found, "true, false or a mapping")
-    return None

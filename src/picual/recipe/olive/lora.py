@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from picual.recipe.olive.context import Context
+from picual.recipe.olive.domains import each
 from picual.recipe.olive.notes import Path_, Reason
 from picual.recipe.olive.reader import Found, Reader
 from picual.recipe.olive.step import Step
@@ -40,7 +41,8 @@ _FIELDS: tuple[tuple[tuple[str, ...], str, Any], ...] = (
     (("use_rslora",), "use_rslora", None),
     (("torch_dtype",), "dtype", None),
 )
-_RANKS = [16, 32, 64]
+_RANKS = (16, 32, 64)  # that Olive searches
+_LISTS = ("modules", "modules_to_save")
 KNOWN = (
     *(name for names, _, _ in _FIELDS for name in names), *UNUSED,
     "train_data_config", "eval_data_config", "eval_dataset_size", "training_args",
@@ -55,7 +57,7 @@ def read_lora(context: Context, step: Step) -> dict[str, Any]:
         text = "left out: `auto`, by device (Olive: bfloat16)"
         step.reader.ledger.note(step.path("torch_dtype"), "defaulted", text)
     else:
-        step.fields["dtype"] = _dtype(step.fields["dtype"])
+        step.fields["dtype"] = each(step.fields["dtype"], _dtype)
     if "modules" not in step.fields:
         text = "left out: every linear layer but the head (Olive: those that peft knows for the architecture)"
         step.reader.ledger.note(step.path("target_modules"), "defaulted", text)
@@ -71,17 +73,12 @@ def read_lora(context: Context, step: Step) -> dict[str, Any]:
 
 
 def _field(step: Step, names: tuple[str, ...], ours: str, default: Any) -> None:
-    value = step.take(ours, *names)
-    if value == "DEFAULT_VALUE":
-        value = None
-    if value == "SEARCHABLE_VALUES" and ours == "rank":
-        value = {"search": _RANKS}
-    elif ours == "rank" and isinstance(value, list):
-        value = {"search": value}  # a list of values is Olive's way to ask for a search
+    is_list = ours in _LISTS
+    value = step.take(ours, *names, own=_RANKS if ours == "rank" else (), is_list=is_list)
     if value is None and default is not None:
         step.default(names[0], ours, default)
     elif value is not None:
-        step.fields[ours] = [value] if ours in {"modules", "modules_to_save"} and isinstance(value, str) else value
+        step.fields[ours] = [value] if is_list and isinstance(value, str) else value
 
 
 def _dtype(value: Any) -> Any:

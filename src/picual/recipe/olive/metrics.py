@@ -1,40 +1,43 @@
-"""`evaluators`: the metrics that say the same here; what has no equal is named and kept for later."""
+"""`evaluators`: the metrics that measure the same here; what has no equal is named and kept for later."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 from picual.recipe.olive.context import Context
 from picual.recipe.olive.data import DataSets
+from picual.recipe.olive.direction import is_higher_better
 from picual.recipe.olive.engine import Engine
+from picual.recipe.olive.goals import Goals, Number
+from picual.recipe.olive.harness import read_harness
+from picual.recipe.olive.measured import UNUSED, Measured, metric_reader
 from picual.recipe.olive.notes import Path_, Reason
 from picual.recipe.olive.reader import Found, Reader, object_reader, word
+from picual.recipe.olive.scores import read_scores
+from picual.recipe.olive.sub_types import sub_types
+from picual.recipe.olive.timings import read_timing
+from picual.recipe.olive.user_code import read_code
 from picual.recipe.schema import MetricSpec
 
-_LOG: Reason = ("ignored", "the report holds examples of what the model answered")
-_GOALS: dict[str, Reason] = {
-    "priority": ("later", "objectives come with search"),
-    "priority_rank": ("later", "objectives come with search"),
-    "is_first_priority": ("later", "objectives come with search"),
-    "goal": ("later", "constraints come with search"),
-    "higher_is_better": ("mapped", "a metric knows which way is better"),
-    "backend": ("mapped", "Picual measures it by itself"),
+_KINDS: dict[str, Callable[[Measured], None]] = {
+    "size_on_disk": lambda metric: _size(metric),
+    "latency": read_timing,
+    "throughput": read_timing,
+    "accuracy": read_scores,
+    "custom": read_code,
+}
+_LEFT: dict[str, Reason] = {
     "metric_config": ("ignored", "this metric has nothing to set"),
-    "sample_log_num": _LOG,
-    "sample_log_dir": _LOG,
-}
-_FORWARD = "times one batch; `metrics: {latency: {}}` times the tokens that a user waits for"
-_UNLIKE = {
-    "latency": _FORWARD,
-    "throughput": _FORWARD,
-    "accuracy": "compares labels; `metrics: {accuracy: {data: ..., expect: ...}}` compares answers",
-    "custom": "code of the user's own is never run",
+    "backend": ("mapped", "Picual measures it by itself"),
+    "higher_is_better": ("mapped", "a metric knows which way is better"),
+    "data_config": ("ignored", "this metric needs no data"),
 }
 
 
-def read_metrics(context: Context, top: Reader, sets: DataSets, engine: Engine) -> tuple[MetricSpec, ...]:
-    """Return the metrics of the evaluator that the engine names.
+def read_metrics(
+    context: Context, top: Reader, sets: DataSets, engine: Engine
+) -> tuple[tuple[MetricSpec, ...], Goals]:
+    """Return the metrics of the evaluator that the engine names, and its goals.
 
     Raises:
         BadValue: `evaluators` is no mapping.
@@ -52,7 +55,8 @@ def read_metrics(context: Context, top: Reader, sets: DataSets, engine: Engine) 
     for evaluator in named.values():
         if evaluator is not chosen:
             ledger.note(evaluator.path, "ignored", "no `evaluator` of the engine names it")
-    return () if chosen is None else _metrics(context, chosen, sets)
+    goals = Goals(context.ledger, is_search=engine.strategy.on, has_evaluator=chosen is not None)
+    return (() if chosen is None else tuple(_metrics(context, chosen, sets, goals))), goals
 
 
 def _chosen(context: Context, given: Found | None, named: Mapping[str, Found]) -> Found | None:
@@ -67,96 +71,98 @@ def _chosen(context: Context, given: Found | None, named: Mapping[str, Found]) -
     return None
 
 
-def _metrics(context: Context, found: Found, sets: DataSets) -> tuple[MetricSpec, ...]:
+def _metrics(context: Context, found: Found, sets: DataSets, goals: Goals) -> list[MetricSpec]:
     ledger = context.ledger
     if not isinstance(found.value, Mapping):
         ledger.problem(found.path, "an evaluator must be a mapping")
-        return ()
+        return []
     reader = object_reader(ledger, found, nested="type_args")
     kind = reader.find_type()
-    if kind is not None and kind.value is not None and not _is_own(word(kind.value)):
+    is_harness = kind is not None and word(kind.value) == "lmevaluator"
+    if kind is not None and kind.value is not None and not is_harness and not _is_own(word(kind.value)):
         ledger.note(found.path, "later", f"evaluations by `{kind.value}` are not supported in this version")
-        return ()
+        return []
+    specs = read_harness(context, reader, found) if is_harness else []
+    code = "the metrics say themselves where their code is"
     reader.drop_all({
-        "type": ("mapped", "the kind of model says how it is run"),
+        "type": ("mapped", "becomes `metrics.lm-eval`" if is_harness else "the kind of model says how it is run"),
         "name": ("ignored", "an evaluator's own name counts for nothing"),
         "target": ("ignored", "the recipe has one target"),
-        "user_script": ("later", "code of the user's own is never run"),
-        "script_dir": ("later", "code of the user's own is never run"),
+        "user_script": ("ignored", code),
+        "script_dir": ("ignored", code),
     })  # fmt: skip
     entries = reader.given("metrics")
     if entries is None:
-        return ()
+        return specs
     if not isinstance(entries.value, list):
         ledger.problem(entries.path, "`metrics` of an evaluator must be a list")
-        return ()
+        return specs
     ledger.opened(entries.path)
-    specs: list[MetricSpec] = []
     for index, value in enumerate(entries.value):
         path: Path_ = (*entries.path, index)
         if isinstance(value, Mapping):
-            specs += _metric(context, Found(path, value), sets, taken={spec.name for spec in specs})
+            specs += _metric(context, Found(path, value), sets, specs, goals)
         else:
             ledger.note(entries.path, "later", "a metric by its name alone is not supported in this version")
-    return tuple(specs)
+    return specs
 
 
 def _is_own(kind: str) -> bool:
     return kind in {"onnxevaluator", "pytorchevaluator", "openvinoevaluator", "qnnevaluator"}
 
 
-def _metric(context: Context, found: Found, sets: DataSets, *, taken: set[str]) -> list[MetricSpec]:
-    """Return the metric, where we measure the same; else say of all of it why not."""
-    reader = object_reader(context.ledger, found, nested=None)
+def _metric(
+    context: Context, found: Found, sets: DataSets, others: list[MetricSpec], goals: Goals
+) -> list[MetricSpec]:
+    """Return what measures the same as a metric; of each number that nothing measures, say why not."""
+    ledger = context.ledger
+    reader = metric_reader(context, found)
     given = reader.find_type()
     kind = "" if given is None else word(given.value)
-    ours, fields = _equal(reader, kind, sets)
-    if ours is None or given is None:
-        text = _UNLIKE.get(
-            kind, f"`{kind}` is not supported in this version" if kind else "a metric without `type`"
+    wanted = sub_types(context, reader)
+    own = reader.text("name", to="metrics") or kind
+    metric = Measured(context, sets, reader, found, own.replace(".", "_").strip(), kind, wanted, others)
+    if kind in _KINDS:
+        _KINDS[kind](metric)
+    else:
+        why = f"`{kind}` is not supported in this version" if kind else "a metric without `type`"
+        metric.missing = dict.fromkeys(range(len(wanted)), why)
+    if not metric.numbers:
+        ledger.note(
+            found.path, "later", "; ".join(dict.fromkeys(metric.missing.values())) or "it asks for no number"
         )
-        context.ledger.note(found.path, "later", text)
-        return []
-    name = reader.text("name", to=f"metrics.{ours}") or ours
-    name = name if name not in taken else f"{name}_{found.path[-1]}"
-    context.ledger.mapped(given.path, f"metrics.{name}")
-    for layer in _sub_types(context, reader):
-        layer.drop("name", "mapped", f"becomes `metrics.{name}`")
-        layer.drop_all(_GOALS)
-    reader.drop_all(_GOALS)
-    reader.drop("sub_type", "mapped", f"becomes `metrics.{name}`")
-    reader.drop("user_config", "ignored", "Picual measures it by itself")
-    reader.drop("data_config", "ignored", "this metric needs no data")
-    return [MetricSpec(name=name, type=ours, fields=fields, place=context.ledger.place(found.path))]
+    else:
+        _say(metric)
+    for place, sub_type in enumerate(wanted):
+        if place in metric.numbers:
+            goals.add(sub_type, metric.numbers[place])
+        else:
+            goals.lose(sub_type, metric.missing[place])
+    return metric.specs
 
 
-def _equal(reader: Reader, kind: str, sets: DataSets) -> tuple[str | None, dict[str, Any]]:
-    if kind == "size_on_disk":
-        return "size", {}
-    data = reader.find("data_config")
-    only_perplexity = kind == "accuracy" and _names(reader) == {"perplexity"}
-    if only_perplexity and data is not None and isinstance(data.value, str) and data.value in sets.configs:
-        reader.ledger.mapped(data.path, "metrics.perplexity.data")
-        return "perplexity", {"data": data.value}
-    return None, {}
+def _say(metric: Measured) -> None:
+    """Note what became of the names, and why other keys have no effect."""
+    ledger = metric.context.ledger
+    names = list(dict.fromkeys(number.measurement.split(".")[0] for number in metric.numbers.values()))
+    becomes = "becomes " + " and ".join(f"`metrics.{name}`" for name in names)
+    for key in ("name", "type"):
+        metric.reader.drop(key, "mapped", becomes, again=True)
+    for place, sub_type in enumerate(metric.wanted):
+        if place in metric.numbers:
+            if sub_type.title:
+                ledger.mapped(sub_type.path, f"the number `{metric.numbers[place].measurement}`")
+            sub_type.reader.drop_all(_LEFT)
+        else:
+            ledger.note(sub_type.path, "later", metric.missing[place])
+            path = sub_type.reader.layers[-1].path
+            if path != metric.found.path:
+                ledger.note(path, "later", metric.missing[place])
+    metric.reader.drop_all({**UNUSED, **_LEFT})
 
 
-def _names(reader: Reader) -> set[str]:
-    found = reader.find("sub_types")
-    if found is None:
-        single = reader.find("sub_type")
-        return set() if single is None else {word(single.value)}
-    entries = found.value if isinstance(found.value, list) else []
-    return {word(entry.get("name")) for entry in entries if isinstance(entry, Mapping)}
-
-
-def _sub_types(context: Context, reader: Reader) -> list[Reader]:
-    found = reader.given("sub_types")
-    if found is None or not isinstance(found.value, list):
-        return []
-    context.ledger.opened(found.path)
-    return [
-        object_reader(context.ledger, Found((*found.path, index), entry), nested=None)
-        for index, entry in enumerate(found.value)
-        if isinstance(entry, Mapping)
-    ]
+def _size(metric: Measured) -> None:
+    name = metric.spec("size", {})
+    for place, sub_type in enumerate(metric.wanted):
+        higher = is_higher_better(sub_type.reader, metric.kind, sub_type.name, metric.name)
+        metric.numbers[place] = Number(name, higher, "MB", per=1e6)

@@ -16,6 +16,15 @@ RENAMED = {
     "vitisaiquantization": "QuarkQuantizationVitisAI",
 }
 
+# Those of which Olive searches parameters that a config leaves out, under today's names and earlier ones.
+SEARCHED = frozenset((
+    "aimetquantization", "autoclip", "genaimodelexporter", "gptq", "gptqquantizer", "incdynamicquantization",
+    "incquantization", "incstaticquantization", "kquant", "loftq", "loha", "lokr", "lora", "dora", "modelbuilder",
+    "nvmodeloptquantization", "onnxdynamicquantization", "onnxmatmul4quantizer", "onnxquantization",
+    "onnxstaticquantization", "ortperftuning", "ortsessionparamstuning", "qlora", "quarkquantization",
+    "quarkquantizationpass", "rtn", "selectivemixedprecision", "vitisaiquantization", "vitisquantization",
+))  # fmt: skip
+
 # Today's first, then those that are gone.
 KNOWN: tuple[str, ...] = (
     "AddOliveMetadata", "AimetQuantization", "AutoAWQQuantizer", "AutoClip", "CaptureLayerAnnotations",

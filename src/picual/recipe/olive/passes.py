@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from picual.errors import nearest
 from picual.recipe.olive import build, lora, pass_names
+from picual.recipe.olive.alternatives import choice
 from picual.recipe.olive.context import Context
 from picual.recipe.olive.data import DataSets
 from picual.recipe.olive.engine import Engine
+from picual.recipe.olive.flows import Slot, slots_of
 from picual.recipe.olive.notes import Path_, Reason
 from picual.recipe.olive.reader import Found, Reader, object_reader, word
-from picual.recipe.olive.step import Step
+from picual.recipe.olive.step import SEARCHED, Step
+from picual.recipe.olive.strategy import Strategy
 from picual.recipe.olive.systems import Systems
 from picual.recipe.schema import StepSpec
 
 _OWN_KEYS = ("type", "config", "host", "evaluator", "disable_search", "clean_run_cache", "output_name")
 _UNUSED: dict[str, Reason] = {
-    "disable_search": ("mapped", "nothing is searched that the recipe does not name"),
     "clean_run_cache": ("ignored", "the store knows by itself what is still valid"),
     "output_name": ("ignored", "the output folder's files have fixed names"),
     "evaluator": ("later", "metrics are measured of the input and the final model, not after single steps"),
@@ -36,6 +39,16 @@ _FILES: dict[str, Reason] = dict.fromkeys(
 )
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What every pass is read with."""
+
+    context: Context
+    sets: DataSets
+    systems: Systems
+    strategy: Strategy
+
+
 def read_passes(
     context: Context, top: Reader, sets: DataSets, systems: Systems, engine: Engine
 ) -> tuple[StepSpec, ...]:
@@ -50,9 +63,30 @@ def read_passes(
     if not isinstance(found.value, dict | list):
         raise context.ledger.wrong_shape(found.path, "a mapping of names to passes")
     context.ledger.opened(found.path)
-    entries = [one for name, entry in _entries(found) if (one := _first(context, name, entry)) is not None]
-    steps = [_step(context, name, entry, sets, systems) for name, entry in _flow(context, entries, engine)]
-    return tuple(steps)
+    reading = Reading(context, sets, systems, engine.strategy)
+    passes = {
+        name: among for name, entry in _entries(found) if (among := _among(context, name, entry, engine.strategy))
+    }
+    slots = slots_of(context.ledger, list(passes), engine.flows, is_search=engine.strategy.on)
+    in_flows = {name for slot in slots for name in slot}
+    for name, among in passes.items():
+        for entry in among if name not in in_flows else ():
+            context.ledger.note(entry.path, "ignored", "in none of the `pass_flows` that are run")
+    return tuple(_of_slot(reading, slot, passes) for slot in slots)
+
+
+def _of_slot(reading: Reading, slot: Slot, passes: Mapping[str, list[Found]]) -> StepSpec:
+    """Return the step that a place in the order stands for: one pass, or a choice between several."""
+    names = [name for name in slot if name is not None]
+    title = "_or_".join(names)
+    entries = [entry for name in names for entry in passes[name]]
+    if len(entries) == 1 and None not in slot:
+        return _step(reading, title, entries[0])
+    among = [
+        (entry, _step(reading, title, entry, f"passes.{title}.search.{number}"))
+        for number, entry in enumerate(entries)
+    ]
+    return choice(reading.context.ledger, among, is_optional=None in slot)
 
 
 def _entries(found: Found) -> list[tuple[str, Found]]:
@@ -81,52 +115,36 @@ def _free(name: str, entries: list[tuple[str, Found]]) -> str:
     return free
 
 
-def _first(context: Context, name: str, found: Found) -> tuple[str, Found] | None:
-    """Return the pass that a name stands for; of a list of alternatives the first."""
+def _among(context: Context, name: str, found: Found, strategy: Strategy) -> list[Found]:
+    """Return the passes that a name stands for: of a list all that a search may choose, without one the first."""
     ledger = context.ledger
-    if isinstance(found.value, list):
-        ledger.opened(found.path)
-        for index in range(1, len(found.value)):
-            text = "a choice between passes comes with search; the first is taken"
-            ledger.note((*found.path, index), "later", text)
-        if not found.value:
-            ledger.problem(found.path, f"pass `{name}` is an empty list", "remove it")
-            return None
-        return _first(context, name, Found((*found.path, 0), found.value[0]))
-    if not isinstance(found.value, Mapping):
-        ledger.problem(found.path, f"pass `{name}` must be a mapping with `type`", f'"{name}": {{"type": "LoRA"}}')
-        return None
-    return name, found
+    if not isinstance(found.value, list):
+        if isinstance(found.value, Mapping):
+            return [found]
+        what = f"pass `{name}` must be a mapping with `type`"
+        ledger.problem(found.path, what, f'"{name}": {{"type": "LoRA"}}')
+        return []
+    ledger.opened(found.path)
+    if not found.value:
+        ledger.problem(found.path, f"pass `{name}` is an empty list", "remove it")
+        return []
+    entries = [Found((*found.path, index), value) for index, value in enumerate(found.value)]
+    if not strategy.on:
+        for other in entries[1:]:
+            ledger.note(
+                other.path, "ignored", "without a search the first of several passes is taken, as in Olive"
+            )
+        entries = entries[:1]
+    return [one for entry in entries for one in _among(context, name, entry, strategy)]
 
 
-def _flow(context: Context, entries: list[tuple[str, Found]], engine: Engine) -> list[tuple[str, Found]]:
-    """Return the passes in the order of the first of `pass_flows`, if there are flows."""
-    found, ledger = engine.flows, context.ledger
-    if found is None:
-        return entries
-    flows = found.value if isinstance(found.value, list) else []
-    if flows and all(isinstance(name, str) for name in flows):
-        flows = [flows]
-    first = flows[0] if flows and isinstance(flows[0], list) else None
-    named = dict(entries)
-    if first is None or not all(isinstance(name, str) and name in named for name in first):
-        unknown = next((name for name in first or () if not (isinstance(name, str) and name in named)), None)
-        hint = nearest(unknown, list(named)) if isinstance(unknown, str) else ""
-        ledger.problem(found.path, "`pass_flows` must be a list of lists of names under `passes`", hint)
-        return entries
-    more = f"; {len(flows) - 1} more would need search" if len(flows) > 1 else ""
-    ledger.note(found.path, "later" if more else "mapped", f"the first flow is the order of the steps{more}")
-    for name, entry in entries:
-        if name not in first:
-            ledger.note(entry.path, "ignored", "not in the first of `pass_flows`")
-    return [(name, named[name]) for name in dict.fromkeys(first)]
-
-
-def _step(context: Context, name: str, found: Found, sets: DataSets, systems: Systems) -> StepSpec:
-    step = Step(context, name, object_reader(context.ledger, found), sets)
+def _step(reading: Reading, name: str, found: Found, inside: str = "") -> StepSpec:
+    context = reading.context
+    step = Step(context, name, object_reader(context.ledger, found), reading.sets, inside)
+    step.unsearched = _unsearched(step.reader, reading.strategy)
     given = step.reader.find_type()
     kind = "" if given is None else word(given.value)
-    host = systems.use(step.reader.given("host"), f"{name}_host", step.to("host"))
+    host = reading.systems.use(step.reader.given("host"), f"{name}_host", step.to("host"))
     if host is not None:
         step.places["host"] = context.ledger.place(step.path("host"))
     if kind in pass_names.LORA:
@@ -149,11 +167,27 @@ def _step(context: Context, name: str, found: Found, sets: DataSets, systems: Sy
     )
 
 
+def _unsearched(reader: Reader, strategy: Strategy) -> str:
+    """Return why no parameter of a pass is searched; empty when they are."""
+    disabled = reader.flag("disable_search", to="its parameters are searched as the others are")
+    if disabled:
+        reader.drop("disable_search", "mapped", "no parameter of it is searched", again=True)
+    if not strategy.on:
+        reader.drop("disable_search", "mapped", "there is no search", again=True)
+        return "there is no `search_strategy`"
+    if disabled:
+        return "`disable_search` is true"
+    return "" if strategy.has_own_values else "`include_pass_params` is false"
+
+
 def _unavailable(context: Context, step: Step, given: Found | None, found: Found, host: str | None) -> StepSpec:
     """Return the step of a pass that we do not have, with its own name and parameters, for the check to refuse."""
     title = given.value.strip() if given is not None and isinstance(given.value, str) else ""
     fields: dict[str, Any] = step.reader.merged(without=_OWN_KEYS)
     context.ledger.note(found.path, "later", _why(title, word(title)))
+    is_searched = word(title) in pass_names.SEARCHED or SEARCHED in fields.values()
+    if is_searched and not step.unsearched:
+        context.searched.add(step.name)
     places = {key: context.ledger.place(one.path) for key in fields if (one := step.reader.find(key)) is not None}
     places |= step.places
     places["type"] = context.ledger.place((*found.path, "type"))

@@ -1,20 +1,18 @@
-"""The report of a run as JSON and as a table: what was made, what it cost, what was checked."""
+"""A result and its plan become ``report.json``: plain values, from which everything else is made."""
 
 from __future__ import annotations
 
 import datetime as dt
-import json
-from pathlib import Path
 from typing import Any
 
-from picual import __version__, _atomic, _lazy
+from picual import __version__, _lazy
 from picual.engine.output import LOCKED
 from picual.engine.results import RunResult, StepResult
-from picual.errors import BadValue
 from picual.plan import Plan
+from picual.recipe import dump
+from picual.report import searched
 
 VERSION = 1
-SCHEMA = Path(__file__).parent / "assets" / "report.schema.json"
 
 
 def build(result: RunResult, plan: Plan) -> dict[str, Any]:
@@ -27,15 +25,18 @@ def build(result: RunResult, plan: Plan) -> dict[str, Any]:
         "created": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         "seconds": round(result.seconds, 3),
         "recipe": plan.recipe.file,
+        "recipe_text": dump.to_yaml(plan.open_recipe),
         "output": str(result.output),
         "model": str(result.output / "model") if result.error is None else None,
+        "measures": _measures(plan),
         "baseline": _stage(values, "baseline"),
         "unquantized": _stage(values, "unquantized"),
         "best": _stage(values, "final" if plan.steps else "baseline"),
         "data": _stage(values, "data"),
-        "trials": [],
+        "search": searched.search(result),
+        "trials": searched.trials(result),
         "steps": [_step(step) for step in result.steps],
-        "constraints": [],
+        "constraints": searched.constraints(result),
         "notes": [{"path": note.path, "kind": note.kind, "text": note.text} for note in plan.notes],
         "trust_remote_code": plan.recipe.model.trust_remote_code or plan.recipe.trust,
         "environment": {
@@ -51,6 +52,19 @@ def build(result: RunResult, plan: Plan) -> dict[str, Any]:
     }
 
 
+def _measures(plan: Plan) -> dict[str, Any]:
+    """Return the main number of each metric: its key, its unit, and which way is better."""
+    return {
+        planned.name: {
+            "type": planned.metric.name,
+            "key": planned.metric.key,
+            "unit": planned.metric.unit,
+            "higher_is_better": planned.metric.higher_is_better,
+        }
+        for planned in plan.metrics
+    }
+
+
 def _stage(values: dict[str, dict[str, dict[str, Any]]], stage: str) -> dict[str, Any]:
     return {name: stages[stage] for name, stages in values.items() if stage in stages}
 
@@ -61,41 +75,12 @@ def _step(step: StepResult) -> dict[str, Any]:
         "pass": step.pass_name,
         "key": step.key,
         "seconds": round(step.seconds, 3),
+        "start": None if step.start is None else round(step.start, 3),
         "cached": step.cached,
         "peak_rss_mb": round(step.peak_rss / 1e6, 1),
         "peak_anonymous_mb": round(step.peak_anonymous / 1e6, 1),
         "journal": step.journal,
         "checks": step.checks,
         "metrics": step.metrics,
+        "curves": {},
     }
-
-
-def write(result: RunResult, plan: Plan) -> dict[str, Any]:
-    """Write ``OUT/report.json`` and return it. A failed run is reported too, with what it reached."""
-    report = build(result, plan)
-    _atomic.write_json(result.output / "report.json", report)
-    return report
-
-
-def read(output: Path) -> dict[str, Any]:
-    """Read the report of an output folder.
-
-    Raises:
-        BadValue: There is no report, or not a whole one.
-    """
-    file = output / "report.json"
-    try:
-        loaded: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if not {"version", "verdict", "error", "model", "steps"} <= set(loaded):
-            raise ValueError("not a report")
-    except (OSError, ValueError, TypeError) as error:
-        raise BadValue(
-            f"there is no report of a run in `{output}`", where=str(file), hint="give the output folder of a run"
-        ) from error
-    return loaded
-
-
-def schema() -> dict[str, Any]:
-    """Return the JSON Schema of ``report.json``."""
-    loaded: dict[str, Any] = json.loads(SCHEMA.read_text(encoding="utf-8"))
-    return loaded

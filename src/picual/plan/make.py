@@ -1,25 +1,26 @@
-"""Recipe to plan: every step with its key, forecast and cache state. A pure value; no model code, no torch."""
+"""Recipe to plan: every step with its key, forecast and cache state. No model code is run, no torch imported."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from picual import _lazy, fingerprint, hardware
 from picual.data import files as data_files
 from picual.data.base import DataConfig
-from picual.errors import DeviceUnavailable, EnvironmentFault, NotEnough, PicualError, UnreadableModel
 from picual.hardware import Machine
 from picual.metrics import registry as metric_registry
 from picual.metrics.base import Metric
 from picual.models import HfAdapter, HfModel, Model, Profile
 from picual.passes import registry as pass_registry
-from picual.passes.base import Forecast, Pass
+from picual.passes.base import Pass
+from picual.plan.values import Plan, PlannedMetric, PlannedStep
+from picual.recipe import searching
 from picual.recipe.fields import coerce
-from picual.recipe.schema import Note, Place, Recipe
+from picual.recipe.schema import MetricSpec, Recipe
+from picual.search.parameters import Candidate
 from picual.sources.base import Source
 from picual.sources.digests import DigestMemory
 from picual.sources.resolve import resolve
@@ -27,92 +28,7 @@ from picual.space import fields_of, values_of
 from picual.store.local import Store
 
 FORMAT = 1  # part of every key: raised when what goes into a key changes meaning
-MEMORY_RESERVE = 0.05  # share of this machine's memory that is left to the system
 SMALL_DATA = 64 << 20  # bytes of data files that a plan hashes on the spot
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlannedStep:
-    """One pass with its key. ``key`` is None while the source's digest is not known: "hashed at run"."""
-
-    number: int
-    name: str
-    a_pass: Pass[Any, Any]
-    ingredients: Mapping[str, Any] | None
-    key: str | None
-    cached: bool
-    why: str  # why it will run; empty when cached
-    forecast: Forecast | None  # None: the sizes of its input are not known yet
-    data: Mapping[str, DataConfig]
-    place: Place = field(default_factory=Place)
-
-    @property
-    def label(self) -> str:
-        """Name the kind of work in the store."""
-        return f"pass {self.a_pass.name}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlannedMetric:
-    """One metric, and the data sets it reads."""
-
-    name: str
-    metric: Metric
-    data: Mapping[str, DataConfig]
-    place: Place = field(default_factory=Place)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What a run will do."""
-
-    recipe: Recipe
-    source: Source
-    model: Model | None  # the input model, when its files are here
-    source_ingredients: Mapping[str, Any] | None
-    source_cached: bool
-    profile: Profile | None
-    steps: tuple[PlannedStep, ...]
-    metrics: tuple[PlannedMetric, ...]
-    machine: Machine
-    threads: int
-
-    @property
-    def notes(self) -> tuple[Note, ...]:
-        """What the recipe's reader and the model's source have to say."""
-        said = (Note(path="model", kind="defaulted", text=text) for text in self.source.notes)
-        return (*self.recipe.notes, *said)
-
-    @property
-    def source_key(self) -> str | None:
-        """The key of the input model."""
-        return None if self.source_ingredients is None else fingerprint.digest(self.source_ingredients)
-
-    @property
-    def unquantized(self) -> int:
-        """How many steps come before the first that loses precision: all of them if none does."""
-        for index, step in enumerate(self.steps):
-            if step.a_pass.compresses():
-                return index
-        return len(self.steps)
-
-    @property
-    def memory(self) -> int:
-        """Peak bytes over the steps that will run."""
-        return max((forecast.memory for forecast in self._to_run()), default=0)
-
-    @property
-    def disk(self) -> int:
-        """Bytes that the steps which will run write."""
-        return sum(forecast.disk for forecast in self._to_run())
-
-    @property
-    def seconds(self) -> float:
-        """Rough time of the steps that will run."""
-        return sum(forecast.seconds for forecast in self._to_run())
-
-    def _to_run(self) -> list[Forecast]:
-        return [step.forecast for step in self.steps if not step.cached and step.forecast is not None]
 
 
 def make_plan(recipe: Recipe, store: Store, *, offline: bool = False, hash_source: bool = False) -> Plan:
@@ -125,6 +41,10 @@ def make_plan(recipe: Recipe, store: Store, *, offline: bool = False, hash_sourc
         hash_source: Hash the input model's files if their digest is not remembered. Takes seconds a
             gigabyte, so only a run does it.
     """
+    given = recipe
+    space = searching.space_of(given)
+    settings = searching.settings_of(given)
+    recipe = searching.decided(given, space.first())
     machine = hardware.machine()
     threads = recipe.threads or recipe.target.threads or machine.cores
     memory = DigestMemory(store.root / "digests.jsonl")
@@ -138,11 +58,20 @@ def make_plan(recipe: Recipe, store: Store, *, offline: bool = False, hash_sourc
     model, cached = _input_model(source, ingredients, store)
     profile = profile_of(model)
     steps = _steps(recipe, store, memory, machine, threads, ingredients, profile)
-    metrics = tuple(_metric(recipe, spec.name) for spec in recipe.metrics)
+    metrics = tuple(_metric(recipe, spec) for spec in searching.measured(given))
     return Plan(
-        recipe=recipe, source=source, model=model, source_ingredients=ingredients, source_cached=cached,
+        recipe=recipe, open_recipe=given, search=settings, space=space, candidate=space.first(),
+        source=source, model=model, source_ingredients=ingredients, source_cached=cached,
         profile=profile, steps=steps, metrics=metrics, machine=machine, threads=threads,
     )  # fmt: skip
+
+
+def variant(plan: Plan, candidate: Candidate, store: Store) -> Plan:
+    """Return the plan of another candidate of the same search."""
+    recipe = searching.decided(plan.open_recipe, candidate)
+    memory = DigestMemory(store.root / "digests.jsonl")
+    steps = _steps(recipe, store, memory, plan.machine, plan.threads, plan.source_ingredients, plan.profile)
+    return replace(plan, recipe=recipe, steps=steps, candidate=dict(candidate))
 
 
 def source_ingredients(source: Source, memory: DigestMemory, *, hash_now: bool) -> Mapping[str, Any] | None:
@@ -207,7 +136,7 @@ def _steps(
         planned.append(
             PlannedStep(
                 number=number, name=spec.name, a_pass=a_pass, ingredients=ingredients, key=key, cached=cached,
-                why=why, forecast=forecast, data=used, place=spec.place,
+                why=why, forecast=forecast, data=used, after=profile, place=spec.place,
             )
         )  # fmt: skip
         previous_runs = "" if cached else f"its input changed (step {number})"
@@ -264,93 +193,7 @@ def count_rows(config: DataConfig) -> int:
     return data_files.count_rows(config)
 
 
-def _metric(recipe: Recipe, name: str) -> PlannedMetric:
-    spec = next(spec for spec in recipe.metrics if spec.name == name)
+def _metric(recipe: Recipe, spec: MetricSpec) -> PlannedMetric:
     values, _ = coerce(metric_registry.load(spec.type), spec.fields)
     metric = metric_registry.build(spec.type, values)
-    return PlannedMetric(name=name, metric=metric, data=data_used(metric, recipe.data), place=spec.place)
-
-
-def obstacles(plan: Plan, store: Store, output: Path) -> list[PicualError]:
-    """Return what on this machine would stop the run: missing packages, provider, host, memory, disk."""
-    found: list[PicualError] = []
-    recipe = plan.recipe
-    pending = [step for step in plan.steps if not step.cached]
-    needs: list[Pass[Any, Any] | Metric] = [*(s.a_pass for s in pending), *(m.metric for m in plan.metrics)]
-    for needed in needs:
-        absent = [module for module in needed.imports if not _lazy.is_installed(module)]
-        found += [_lazy.missing(module, extra=needed.extra, by=needed.name) for module in absent[:1]]
-    found += _hosts(recipe)
-    try:
-        recipe.target.require_here()
-    except DeviceUnavailable as error:
-        found.append(error)
-    if plan.model is not None and not plan.source.fetches:
-        found += _examine(plan.model)
-    if plan.model is None:
-        found += plan.source.obstacles()
-    return [*found, *_output(output), *_fit(plan, pending, store, output)]
-
-
-def _hosts(recipe: Recipe) -> list[PicualError]:
-    """Name every host but this machine: the recipe's own, and those of single steps."""
-    named = dict.fromkeys([recipe.host, *(step.host for step in recipe.steps if step.host is not None)])
-    return [
-        DeviceUnavailable(
-            f"host `{host.name}` ({host.type}) cannot be reached from this version",
-            where=str(host.place),
-            hint="add `--host local` to run on this machine",
-        )
-        for host in (recipe.hosts.get(name) for name in named)
-        if host is not None and host.type != "local"
-    ]
-
-
-def _output(output: Path) -> list[PicualError]:
-    """Say when nothing can be written to the output folder."""
-    nearest = next(folder for folder in (output, *output.parents) if folder.exists())
-    if nearest.is_dir() and os.access(nearest, os.W_OK):
-        return []
-    what = "cannot be written to" if nearest.is_dir() else "is a file"
-    return [
-        EnvironmentFault(f"the output folder cannot be made: `{nearest}` {what}", hint="give another: `-o DIR`")
-    ]
-
-
-def _examine(model: Model) -> Sequence[PicualError]:
-    from picual.sources.folder import examine
-
-    try:
-        examine(model)
-    except UnreadableModel as error:
-        return [error]
-    return []
-
-
-def _fit(plan: Plan, pending: Sequence[PlannedStep], store: Store, output: Path) -> list[PicualError]:
-    allowed = min(memory_allowed(plan.machine), plan.recipe.target.memory or plan.machine.memory)
-    found: list[PicualError] = [
-        NotEnough(
-            f"step {step.number} `{step.name}` needs about {step.forecast.memory / 1e9:.1f} GB of memory;"
-            f" {allowed / 1e9:.1f} GB are free here",
-            where=str(step.place),
-            hint="run on a machine with more memory, or choose a smaller model",
-        )
-        for step in pending
-        if step.forecast is not None and step.forecast.memory > allowed
-    ]
-    last = plan.steps[-1].forecast if plan.steps else None
-    for folder, needed, hint in (
-        (store.root, plan.disk, "picual store prune, or another disk: `--store DIR`"),
-        (output, last.disk if last and pending else 0, "another disk: `-o DIR`"),
-    ):
-        free = hardware.disk_free(folder)
-        if needed > free:
-            what = f"the run writes about {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free"
-            found.append(NotEnough(what, where=str(folder), hint=hint))
-    return found
-
-
-def memory_allowed(machine: Machine) -> int:
-    """Return the anonymous bytes a step may hold on this machine."""
-    return int(machine.memory_free - MEMORY_RESERVE * machine.memory)
+    return PlannedMetric(name=spec.name, metric=metric, data=data_used(metric, recipe.data), place=spec.place)

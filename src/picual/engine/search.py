@@ -1,0 +1,378 @@
+"""The search of a plan: candidates become models, models become numbers, and the best is always on disk.
+
+A candidate is first looked at (size by forecast, memory), then made, then measured, what is cheap first; as soon
+as a bound is out of reach the rest is left. Only a candidate that leads is verified and placed into the output
+folder: what others see there is always a whole, verified model that keeps all bounds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from dataclasses import replace
+from typing import Any
+
+from picual import fingerprint
+from picual.engine import output as output_folder
+from picual.engine.results import Limit, RunResult, SearchResult, Stage
+from picual.engine.stages import Made, by_name, stages_of
+from picual.engine.work import Work
+from picual.errors import Interrupted, NothingFits, NotVerified, PicualError, StepFailed, StoreError
+from picual.plan import Plan, PlannedMetric, variant
+from picual.plan.obstacles import shortages
+from picual.search import ranking, samplers
+from picual.search.goals import Bound, References, Values
+from picual.search.loop import Loop
+from picual.search.parameters import Candidate
+from picual.search.samplers.base import Outlook
+from picual.search.settings import Settings
+from picual.search.study import Study
+from picual.search.trial import State, Trial
+from picual.space import values_of
+
+FORECAST_MARGIN = 0.005  # share by which the forecast of a size may be wrong
+MEASURING = 15.0  # seconds, roughly, that measuring a candidate takes
+STUDY = "study.jsonl"
+
+
+class Search:
+    """One search under way; what it finds goes into ``result``."""
+
+    def __init__(self, work: Work, plan: Plan, source: Stage, result: RunResult, *, fresh: bool) -> None:
+        assert plan.search is not None
+        self.work, self.plan, self.source, self.result = work, plan, source, result
+        self.settings: Settings = plan.search
+        self.seed = plan.recipe.seed if self.settings.seed is None else self.settings.seed
+        self.store = work.store
+        self.broken = set[str]()  # keys of steps that did not pass verification
+        self._plans: dict[str, Plan] = {}
+        self._baseline: Values = {}
+        self._made = set[str]()  # keys that finished trials have made
+        self._fresh = fresh
+
+    def go(self) -> None:
+        """Try candidates and place the best; say what was found, whatever happens.
+
+        Raises:
+            NothingFits: No candidate keeps the bounds.
+            PicualError: What stopped the search, or every candidate.
+        """
+        self._baseline = {
+            planned.name: self.work.value(self.plan, planned, self.source, known={})
+            for planned in self.plan.metrics
+            if any(bound.reference == "baseline" and bound.measurement.metric == planned.name
+                   for bound in self.settings.bounds)
+        }  # fmt: skip
+        file = self.result.output / "run" / STUDY
+        if self._fresh:
+            file.unlink(missing_ok=True)
+        size = self.plan.space.size
+        name = self.settings.sampler
+        if name == "auto":
+            name = samplers.chosen(
+                self.plan.space, trials=self.settings.trials, objectives=len(self.settings.objectives)
+            )
+        found = SearchResult(sampler=name, seed=self.seed, size=size)
+        self.result.search = found
+        study = Study(file, self.identity(), self.plan.space, self.settings, self.seed)
+        self._made.update(key for trial in study.trials for key in trial.keys)
+        loop = Loop(
+            study=study, sampler=samplers.load(name), outlook=self.outlook, attempt=self.attempt,
+            settle=lambda trial: self.settle(trial, study.trials), parallel=len(self.work.slots),
+        )  # fmt: skip
+        try:
+            found.stopped = loop.go()
+        finally:
+            self.describe(study.trials)
+        self.choose(study.trials)
+
+    def identity(self) -> str:
+        """Return what a study is known by: a recipe that asks for something else begins a new one."""
+        goals = [repr(goal) for goal in (*self.settings.objectives, *self.settings.bounds)]
+        metrics = {one.name: [one.metric.name, values_of(one.metric)] for one in self.plan.metrics}
+        steps = [[step.name, step.type, dict(step.fields)] for step in self.plan.open_recipe.steps]
+        first = [step.key for step in self.plan.steps]
+        asked = [goals, metrics, steps, first, self.settings.sampler, self.seed, self.settings.pass_by_pass]
+        return fingerprint.digest(asked)[:16]
+
+    # -- what is known beforehand -----------------------------------------------------------------------
+
+    def plan_of(self, candidate: Candidate) -> Plan:
+        """Return the plan of a candidate."""
+        key = fingerprint.digest(dict(candidate))
+        if key not in self._plans:
+            self._plans[key] = variant(self.plan, candidate, self.store)
+        return self._plans[key]
+
+    def outlook(self, candidate: Candidate) -> Outlook:
+        """Return what is known of a candidate before it is tried."""
+        plan = self.plan_of(candidate)
+        cost = sum(
+            step.forecast.seconds if step.forecast is not None else 1.0
+            for step in plan.steps
+            if step.key not in self._made
+        )
+        short = shortages(plan, plan.steps)
+        size = size_forecast(plan)
+        violations = {}
+        if size is not None:
+            for bound in self.settings.bounds:
+                if self._is_size(bound):
+                    violations[key_of(bound)] = _forecast_violation(bound, size, {"baseline": self._baseline})
+        return Outlook(cost=cost + MEASURING, violations=violations, obstacle=short[0].what if short else "")
+
+    def _is_size(self, bound: Bound) -> bool:
+        metric = next(one.metric for one in self.plan.metrics if one.name == bound.measurement.metric)
+        return metric.name == "size" and bound.measurement.key == "size_mb"
+
+    # -- one trial --------------------------------------------------------------------------------------
+
+    def attempt(self, number: int, candidate: Candidate) -> Trial:
+        """Make and measure one candidate; what goes wrong with it is its result."""
+        started = time.monotonic()
+        self.work.events.emit("trial", status="start", number=number, candidate=dict(candidate))
+        plan = self.plan_of(candidate)
+        trial = Trial(
+            candidate=dict(candidate), state="complete", keys=tuple(step.key or "" for step in plan.steps)
+        )
+        outlook = self.outlook(candidate)
+        trial = self._ruled_out(trial, plan, outlook) if outlook.hopeless else self._tried(trial, plan)
+        return replace(trial, number=number, seconds=round(time.monotonic() - started, 3))
+
+    def _tried(self, trial: Trial, plan: Plan) -> Trial:
+        try:
+            if broken := [step.name for step in plan.steps if step.key in self.broken]:
+                raise NotVerified(f"step `{broken[0]}` did not pass verification in an earlier trial")
+            made = self.make(plan)
+            ran = sum(not one.done.cached for one in made)
+            values, reference, why = self.measure(plan, stages_of(plan, self.source, made))
+        except (Interrupted, StoreError):
+            raise
+        except PicualError as error:
+            return replace(trial, state="failed", why=f"{type(error).__name__}: {error.what}")
+        state: State = "dropped" if why else "complete"
+        return self._judged(
+            replace(trial, state=state, why=why, ran=ran, metrics=values, references=reference), reference
+        )
+
+    def _ruled_out(self, trial: Trial, plan: Plan, outlook: Outlook) -> Trial:
+        size = size_forecast(plan)
+        broken = [bound for bound in self.settings.bounds if outlook.violations.get(key_of(bound), 0) > 0]
+        why = outlook.obstacle or f"size forecast {size:.1f} MB, to be {broken[0].text}"
+        metrics = {} if size is None else {"size": {"size_mb": round(size, 3), "forecast": True}}
+        return replace(trial, state="dropped", why=why, metrics=metrics, violations=dict(outlook.violations))
+
+    def _judged(self, trial: Trial, reference: References) -> Trial:
+        """Return the trial with its losses and violations."""
+        violations: dict[str, float | None] = {}
+        for bound in self.settings.bounds:
+            violation = bound.violation(trial.metrics, reference)
+            violations[key_of(bound)] = None if violation == float("inf") else violation
+        losses = tuple(objective.loss(trial.metrics) for objective in self.settings.objectives)
+        missing = [str(one) for one in self.settings.measurements if one.of(trial.metrics) is None]
+        why = trial.why
+        if trial.state == "complete" and missing:
+            why = f"no value for {', '.join(missing)}"
+        return replace(trial, losses=losses, violations=violations, why=why)
+
+    def make(self, plan: Plan) -> list[Made]:
+        """Run the steps of a candidate. Nothing is verified yet."""
+        made: list[Made] = []
+        for step in plan.steps:
+            given = made[-1].stage if made else self.source
+            done, stage = self.work.step(plan, step, given)
+            made.append(Made(step, done, given, stage))
+        return made
+
+    def measure(self, plan: Plan, stages: list[Stage]) -> tuple[dict[str, Any], References, str]:
+        """Take what the goals ask for, what is cheap first; return values, references and why it was left."""
+        values: dict[str, Any] = {}
+        reference: dict[str, Values] = {"baseline": self._baseline}
+        asked = {one.metric for one in self.settings.measurements} | {"size"}
+        metrics = sorted((one for one in plan.metrics if one.name in asked), key=lambda one: one.metric.cost)
+        for planned in metrics:
+            bounds = [bound for bound in self.settings.bounds if bound.measurement.metric == planned.name]
+            if any(bound.reference == "unquantized" for bound in bounds):
+                taken = self._value(plan, planned, by_name(plan, stages)["unquantized"], stages)
+                reference["unquantized"] = {**reference.get("unquantized", {}), planned.name: taken}
+            probe = planned.metric.probe() if bounds else None
+            for metric in [probe, planned.metric] if probe is not None else [planned.metric]:
+                taken = self._value(plan, replace(planned, metric=metric), stages[-1], stages)
+                values[planned.name] = taken
+                out = next((bound for bound in bounds if bound.is_out_of_reach(values, reference)), None)
+                if out is not None:
+                    left = [one.name for one in metrics[metrics.index(planned) + 1 :]]
+                    return values, reference, _why_left(out, values, reference, left, probed=metric is probe)
+        return values, reference, ""
+
+    def _value(self, plan: Plan, planned: PlannedMetric, stage: Stage, stages: list[Stage]) -> dict[str, Any]:
+        against = self.source if planned.metric.timed and stage is not self.source else None
+        return self.work.value(plan, planned, stage, known=by_name(plan, stages), against=against)
+
+    # -- the best so far --------------------------------------------------------------------------------
+
+    def settle(self, trial: Trial, others: list[Trial]) -> Trial:
+        """Verify and place a trial that leads; one that does not pass verification has failed."""
+        leads = trial.feasible and ranking.best([*others, trial], self.settings.objectives)[0] is trial
+        if leads:
+            try:
+                self.place(trial)
+            except (Interrupted, StoreError):
+                raise
+            except PicualError as error:
+                trial = replace(trial, state="failed", why=f"{type(error).__name__}: {error.what}")
+                leads = False
+        self._made.update(trial.keys)
+        self.work.events.emit(
+            "trial", status="done", number=trial.number, state=trial.state, feasible=trial.feasible, best=leads,
+            why=trial.why, seconds=trial.seconds, metrics=_brief(trial),
+        )  # fmt: skip
+        return trial
+
+    def place(self, trial: Trial, *, name: str = "model") -> None:
+        """Verify every step of a trial and put its model into the output folder.
+
+        Raises:
+            NotVerified: A step does not keep its promise.
+        """
+        plan = self.plan_of(trial.candidate)
+        made = self.make(plan)
+        for one in made:
+            try:
+                self.work.verify(plan, one.step, one.done, one.given, one.stage)
+            except NotVerified:
+                self.broken.add(one.done.key)
+                raise
+        self.result.plan, self.result.steps = plan, [one.done for one in made]
+        self.result.stages = stages_of(plan, self.source, made)
+        output_folder.place(self.result, self.store, name=name)
+
+    # -- the end ----------------------------------------------------------------------------------------
+
+    def describe(self, trials: list[Trial]) -> None:
+        """Put what was tried into the result, best first."""
+        found = self.result.search
+        assert found is not None
+        objectives = self.settings.objectives
+        best, tied = ranking.best(trials, objectives)
+        found.trials = ranking.ranked(trials, objectives)
+        found.ruled_out = self._hopeless(trials)
+        found.best = None if best is None else best.number
+        found.tied = sorted(trial.number for trial in tied)
+        found.front = sorted(trial.number for trial in ranking.front(trials))
+
+    def _hopeless(self, trials: list[Trial]) -> list[Trial]:
+        """Return the candidates that need no trial: what is known beforehand rules them out."""
+        if (self.plan.space.size or samplers.LARGEST_MODELLED) >= samplers.LARGEST_MODELLED:
+            return []
+        tried = [dict(trial.candidate) for trial in trials]
+        found = []
+        for candidate in self.plan.space.candidates() or []:
+            outlook = self.outlook(candidate)
+            if outlook.hopeless and candidate not in tried:
+                blank = Trial(candidate=candidate, state="dropped")
+                found.append(self._ruled_out(blank, self.plan_of(candidate), outlook))
+        return found
+
+    def choose(self, trials: list[Trial]) -> None:
+        """Leave the best trial in the output folder, verified.
+
+        Raises:
+            NothingFits: No trial keeps the bounds; the closest is in ``OUT/closest``.
+            StepFailed: Every trial failed.
+        """
+        left = list(trials)
+        while (best := ranking.best(left, self.settings.objectives)[0]) is not None:
+            try:
+                self.place(best)
+            except NotVerified as error:
+                failed = replace(best, state="failed", why=f"NotVerified: {error.what}")
+                left[left.index(best)] = failed
+                self.describe(left)
+                continue
+            self.result.limits = self.limits(best)
+            return
+        self._nothing_fits(left)
+
+    def _nothing_fits(self, trials: list[Trial]) -> None:
+        found = self.result.search
+        assert found is not None
+        closest = ranking.closest([*trials, *found.ruled_out])
+        if closest is None:
+            first = trials[0].why if trials else found.stopped
+            raise StepFailed(f"no candidate could be measured: {first}", hint="`picual report` lists every trial")
+        found.closest = closest.number if closest.number >= 0 else None
+        if not closest.metrics.get("size", {}).get("forecast"):
+            with contextlib.suppress(NotVerified):
+                self.place(closest, name="closest")
+        self.result.limits = self.limits(closest)
+        what, hint = explained(closest, self.result.limits, len(trials), len(found.ruled_out))
+        raise NothingFits(what, hint=hint)
+
+    def limits(self, trial: Trial) -> list[Limit]:
+        """Return every bound as a number, with what the trial has."""
+        reference = trial.references
+        return [
+            Limit(
+                measurement=str(bound.measurement), text=bound.text, limit=bound.limit(reference),
+                value=(value := bound.measurement.of(trial.metrics)),
+                gap=None if value is None else bound.gap(value, reference),
+            )
+            for bound in self.settings.bounds
+        ]  # fmt: skip
+
+
+def key_of(bound: Bound) -> str:
+    """Return what a bound is called in records."""
+    return f"{bound.measurement} {bound.text}"
+
+
+def size_forecast(plan: Plan) -> float | None:
+    """Return the megabytes that a candidate's model will have, where every step can say."""
+    after = plan.steps[-1].after if plan.steps else None
+    return None if after is None else after.bytes / 1e6
+
+
+def explained(closest: Trial, limits: list[Limit], tried: int, ruled_out: int) -> tuple[str, str]:
+    """Return what and hint of the error: the closest candidate, and how far limits would have to move."""
+    settings = ", ".join(f"{name}={value}" for name, value in closest.candidate.items()) or "the recipe as it is"
+    gaps = [limit for limit in limits if limit.gap is not None and limit.gap > 0]
+    broken = "; ".join(
+        f"`{one.measurement}` is {one.value:.4g}, {one.gap:.4g} beyond `{one.text}`" for one in gaps
+    )
+    unknown = [one.measurement for one in limits if one.gap is None]
+    what = f"no candidate keeps all limits ({tried} tried, {ruled_out} ruled out beforehand); closest: {settings}"
+    moved = "; ".join(f"`{one.measurement}: {one.text[:2]} {_loosened(one)}`" for one in gaps)
+    known = f"{what}: {broken}" if broken else f"{what}: no value for {', '.join(unknown)}"
+    return known, f"it would fit {moved}" if moved else "`picual report` lists every trial"
+
+
+def _loosened(limit: Limit) -> str:
+    """Return a limit that the value keeps, with as few digits as that takes."""
+    assert limit.value is not None
+    for digits in range(3, 16):
+        text = f"{limit.value:.{digits}g}"
+        nudged = float(text)
+        if nudged >= limit.value if limit.text.startswith("<=") else nudged <= limit.value:
+            return text
+    return repr(limit.value)
+
+
+def _forecast_violation(bound: Bound, size: float, reference: References) -> float:
+    """Return by what share a size that is only forecast breaks a bound for sure; negative when it may not."""
+    favour = 1 - FORECAST_MARGIN if bound.operator == "<=" else 1 + FORECAST_MARGIN
+    gap, limit = bound.gap(size * favour, reference), bound.limit(reference)
+    return -1.0 if gap is None or limit is None else gap / max(abs(limit), 1e-9)
+
+
+def _why_left(bound: Bound, values: Values, reference: References, left: list[str], *, probed: bool) -> str:
+    number = bound.measurement.of(values)
+    where = " on a few samples" if probed else ""
+    rest = f"; not taken: {', '.join(left)}" if left else ""
+    limit = bound.limit(reference)
+    return f"`{bound.measurement}` is {number:.4g}{where}, to be {bound.text} (limit {limit:.4g}){rest}"
+
+
+def _brief(trial: Trial) -> dict[str, Any]:
+    return {name: next((one for one in values.values() if isinstance(one, int | float)), None)
+            for name, values in trial.metrics.items()}  # fmt: skip

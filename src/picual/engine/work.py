@@ -1,0 +1,262 @@
+"""Pieces of work, each one job with one key: the input model, a pass, a check of its promise, a measurement.
+
+What is in the store is not done again, so a run that was killed anywhere continues when the same command is given.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from picual import _atomic, fingerprint
+from picual.engine.events import EventLog
+from picual.engine.metrics import Reference, fields_with_models, metric_ingredients
+from picual.engine.results import Stage, StepResult
+from picual.engine.slots import Slots
+from picual.engine.verification import GATE_VERSION
+from picual.errors import NotVerified, PicualError, from_wire
+from picual.executors.base import Executor
+from picual.executors.job import Job, Kind
+from picual.models import model_from_wire
+from picual.passes.base import Promise
+from picual.plan import FORMAT, Plan, PlannedMetric, PlannedStep, memory_allowed
+from picual.sources.digests import DigestMemory
+from picual.space import values_of
+from picual.store.local import Entry, Store
+
+
+class Work:
+    """What a run does its work with.
+
+    Attributes:
+        worked: Whether any job ran; False: everything was there already.
+    """
+
+    def __init__(
+        self, store: Store, executors: Sequence[Executor], events: EventLog, evidence: Path, *,
+        offline: bool = False, fresh: bool = False,
+    ) -> None:  # fmt: skip
+        self.store, self.events, self.folder = store, events, evidence
+        self.offline, self.fresh = offline, fresh
+        self.worked = False
+        self._began = time.monotonic()
+        self.slots = Slots(list(executors))
+        self.digests = DigestMemory(store.root / "digests.jsonl")
+        self._again = set[str]()  # keys that were done again in this run
+        self._hashed = set[str]()  # keys whose files were hashed in this run
+        self._locks = defaultdict[str, threading.Lock](threading.Lock)  # trials beside each other share steps
+
+    # -- the input model ------------------------------------------------------------------------------
+
+    def source(self, plan: Plan) -> Stage:
+        """Return the input model, fetched if need be."""
+        if plan.source_ingredients is None:
+            raise ValueError("a run needs a plan made with hash_source=True")
+        key = fingerprint.digest(plan.source_ingredients)
+        model = plan.model
+        if plan.source.fetches:
+            spec = plan.recipe.model
+            payload = {
+                "source": {
+                    "uri": spec.uri, "revision": spec.revision, "format": spec.format, "adapter": spec.adapter,
+                    "trust_remote_code": spec.trust_remote_code, "options": dict(spec.options),
+                    "folder": str(Path(plan.recipe.folder).absolute()), "offline": self.offline,
+                    "trust": plan.recipe.trust,
+                }
+            }  # fmt: skip
+            entry, _ = self._once(plan, "fetch", f"fetch {spec.uri}", "fetch", plan.source_ingredients, payload)
+            model = model_from_wire(entry.manifest.value["model"], entry.content)
+        assert model is not None
+        return Stage(name="baseline", key=key, model=model)
+
+    # -- a pass and its gate --------------------------------------------------------------------------
+
+    def step(self, plan: Plan, step: PlannedStep, given: Stage) -> tuple[StepResult, Stage]:
+        """Run one pass, without its checks."""
+        assert step.ingredients is not None
+        assert step.key is not None
+        payload = {
+            "pass": step.a_pass.name,
+            "fields": values_of(step.a_pass),
+            "model": given.model.to_wire(),
+            "target": plan.recipe.target.to_wire(),
+            "data": {name: config.to_wire() for name, config in step.data.items()},
+        }
+        number, count, start = step.number, len(plan.steps), time.monotonic() - self._began
+        self.events.emit("step", status="start", step=step.name, number=number, of=count, cached=step.cached)
+        try:
+            if self.fresh or not step.cached:
+                self._verify_input(given)
+            entry, ran = self._once(plan, "pass", step.name, step.label, step.ingredients, payload)
+        except PicualError as error:
+            self.events.emit(
+                "step", status="failed", step=step.name, number=number, of=count, error=error.to_wire()
+            )
+            raise error.located(f"{step.place}, step {number} `{step.name}`") from error
+        manifest = entry.manifest
+        done = StepResult(
+            name=step.name, pass_name=step.a_pass.name, key=step.key, cached=not ran,
+            start=start if ran else None, seconds=manifest.seconds,
+            peak_rss=manifest.peak_rss, peak_anonymous=manifest.peak_anonymous,
+            journal=list(manifest.value["journal"]), metrics=dict(manifest.value["metrics"]),
+        )  # fmt: skip
+        made = Stage(
+            name=step.name, key=step.key,
+            model=model_from_wire(manifest.value["model"], entry.content, given.model),
+        )  # fmt: skip
+        return done, made
+
+    def verify(self, plan: Plan, step: PlannedStep, done: StepResult, given: Stage, made: Stage) -> None:
+        """Check what a pass promises, and put the checks into ``done``.
+
+        Raises:
+            NotVerified: A promise is not kept; the entry is set aside.
+        """
+        done.checks = []
+        for promise in step.a_pass.promises():
+            done.checks += self._check(plan, promise, step, given, made)
+        self.events.emit(
+            "step", status="done", step=step.name, number=step.number, of=len(plan.steps), cached=done.cached,
+            seconds=round(done.seconds, 2), metrics=done.metrics, checks=len(done.checks),
+        )  # fmt: skip
+
+    def _verify_input(self, given: Stage) -> None:
+        """Hash what a step is about to read, if it comes from the store and the step will really run."""
+        entry = self.store.find(given.key)
+        if entry is not None and given.key not in self._hashed:
+            self.store.verify(entry)
+            self._hashed.add(given.key)
+
+    def _check(
+        self, plan: Plan, promise: Promise, step: PlannedStep, given: Stage, made: Stage
+    ) -> list[dict[str, Any]]:
+        ingredients = {
+            "format": FORMAT, "gate": GATE_VERSION, "promise": promise.to_wire(), "given": given.key,
+            "made": made.key, "threads": plan.threads, "device": plan.machine.device_class,
+        }  # fmt: skip
+        payload = {"promise": promise.to_wire(), "given": given.model.to_wire(), "made": made.model.to_wire()}
+        name = type(promise).__name__
+        label = f"verify {step.name}: {name}"
+        entry, _ = self._once(plan, "verify", label, f"verify {name}", ingredients, payload)
+        checks: list[dict[str, Any]] = list(entry.manifest.value["checks"])
+        failed = [check for check in checks if not check["passed"]]
+        for check in checks:
+            self.events.emit("check", step=step.name, promise=name, **check)
+        if failed:
+            self._keep_evidence(step, checks)
+            self.store.set_aside(entry.manifest.key)
+            self.store.set_aside(made.key)
+            raise NotVerified(
+                f"step {step.number} `{step.name}` did not pass verification: "
+                + "; ".join(f"{check['name']}: {check['detail']}" for check in failed[:3]),
+                where=str(step.place),
+                hint=f"the checks are in {self.folder / 'evidence'}",
+            )
+        return checks
+
+    def _keep_evidence(self, step: PlannedStep, checks: list[dict[str, Any]]) -> None:
+        folder = self.folder / "evidence"
+        folder.mkdir(parents=True, exist_ok=True)
+        _atomic.write_json(folder / f"{step.number:02}-{step.name}.json", {"step": step.name, "checks": checks})
+
+    # -- measurements ---------------------------------------------------------------------------------
+
+    def value(
+        self, plan: Plan, planned: PlannedMetric, stage: Stage, *, known: Reference, against: Stage | None = None
+    ) -> dict[str, Any]:
+        """Measure one model.
+
+        Args:
+            plan: Whose target, threads and seed hold.
+            planned: The metric.
+            stage: What is measured.
+            known: Stages by name, which a metric may compare with.
+            against: Taken in turn with ``stage`` by a timing.
+        """
+        metric = planned.metric
+        of_model = metric.scope == "model"
+        ingredients = metric_ingredients(planned, stage, plan, self.digests, known=known, against=against)
+        payload = {
+            "metric": metric.name,
+            "fields": fields_with_models(metric, known, self.digests),
+            "model": stage.model.to_wire() if of_model else None,
+            "against": against.model.to_wire() if against is not None else None,
+            "target": plan.recipe.target.to_wire(),
+            "data": {name: config.to_wire() for name, config in planned.data.items()},
+            "trust": plan.recipe.trust,
+        }
+        label = f"{planned.name} of {stage.name}" if of_model else planned.name
+        kind = f"evaluate {metric.name}"
+        entry, _ = self._once(plan, "evaluate", label, kind, ingredients, payload, alone=metric.timed)
+        values: dict[str, Any] = dict(entry.manifest.value["values"])
+        self.events.emit("metric", metric=planned.name, stage=stage.name, value=values.get(metric.key))
+        return values
+
+    # -- one job --------------------------------------------------------------------------------------
+
+    def _once(
+        self, plan: Plan, kind: Kind, name: str, label: str, ingredients: Mapping[str, Any],
+        payload: Mapping[str, Any], *, alone: bool = False,
+    ) -> tuple[Entry, bool]:  # fmt: skip
+        """Return the entry of a piece of work, and whether it had to be done."""
+        key = fingerprint.digest(ingredients)
+        with self._locks[key]:
+            if self.fresh and kind != "fetch":
+                self._forget(key)
+            entry = self.store.find(key)
+            if entry is not None:
+                return entry, False
+            with self.store.lock(key, what=f"`{name}`"):
+                entry = self.store.find(key)  # another run may have finished it while we waited for nothing
+                if entry is not None:
+                    return entry, False
+                self.worked = True
+                with self.slots.alone() if alone else self.slots.shared() as executor:
+                    return self._do(plan, executor, kind, name, label, ingredients, payload), True
+
+    def _forget(self, key: str) -> None:
+        """Set a finished piece of work aside, once a run, and let go of an interrupted one's checkpoints."""
+        if key in self._again:
+            return
+        self._again.add(key)
+        if self.store.find(key) is not None:
+            self.store.set_aside(key)
+        self.store.drop_work(key)
+
+    def _do(
+        self, plan: Plan, executor: Executor, kind: Kind, name: str, label: str, ingredients: Mapping[str, Any],
+        payload: Mapping[str, Any],
+    ) -> Entry:  # fmt: skip
+        folder = self.store.work(fingerprint.digest(ingredients))
+        _atomic.remove(folder / "out")  # half a result of an interrupted run; its checkpoints are in scratch
+        job = Job(
+            kind=kind, label=name, payload=payload, seed=plan.recipe.seed, threads=plan.threads,
+            memory_limit=memory_allowed(plan.machine), offline=self.offline, trust=plan.recipe.trust,
+            log_level=plan.recipe.log_level,
+        )  # fmt: skip
+        job.write(folder)
+        try:
+            result = executor.run(folder, self.events.forward)
+        finally:
+            self._keep_log(folder, name)
+        if result.error is not None:
+            raise from_wire(result.error)
+        entry = self.store.publish(
+            folder / "out", ingredients=ingredients, label=label, value=result.value, seconds=result.seconds,
+            peak_rss=result.peak_rss, peak_anonymous=result.peak_anonymous,
+        )  # fmt: skip
+        _atomic.remove(folder)
+        return entry
+
+    def _keep_log(self, folder: Path, name: str) -> None:
+        log = folder / "log.txt"
+        if log.exists():
+            place = self.folder / "logs"
+            place.mkdir(parents=True, exist_ok=True)
+            readable = "".join(letter if letter.isalnum() else "-" for letter in name)
+            shutil.copyfile(log, place / f"{readable}.txt")

@@ -1,0 +1,110 @@
+"""What on this machine would stop a run: missing packages, provider, host, memory, disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from picual import _lazy, hardware
+from picual.errors import DeviceUnavailable, EnvironmentFault, NotEnough, PicualError, UnreadableModel
+from picual.hardware import Machine
+from picual.metrics.base import Metric
+from picual.models import Model
+from picual.passes.base import Pass
+from picual.plan.values import Plan, PlannedStep
+from picual.recipe.schema import Recipe
+from picual.store.local import Store
+
+MEMORY_RESERVE = 0.05  # share of this machine's memory that is left to the system
+
+
+def obstacles(plan: Plan, store: Store, output: Path) -> list[PicualError]:
+    """Return what on this machine would stop the run: missing packages, provider, host, memory, disk."""
+    found: list[PicualError] = []
+    recipe = plan.recipe
+    pending = [step for step in plan.steps if not step.cached]
+    needs: list[Pass[Any, Any] | Metric] = [*(s.a_pass for s in pending), *(m.metric for m in plan.metrics)]
+    for needed in needs:
+        absent = [module for module in needed.imports if not _lazy.is_installed(module)]
+        found += [_lazy.missing(module, extra=needed.extra, by=needed.name) for module in absent[:1]]
+    found += _hosts(recipe)
+    try:
+        recipe.target.require_here()
+    except DeviceUnavailable as error:
+        found.append(error)
+    if plan.model is not None and not plan.source.fetches:
+        found += _examine(plan.model)
+    if plan.model is None:
+        found += plan.source.obstacles()
+    return [*found, *_output(output), *_fit(plan, pending, store, output)]
+
+
+def _hosts(recipe: Recipe) -> list[PicualError]:
+    """Name every host but this machine: the recipe's own, and those of single steps."""
+    named = dict.fromkeys([recipe.host, *(step.host for step in recipe.steps if step.host is not None)])
+    return [
+        DeviceUnavailable(
+            f"host `{host.name}` ({host.type}) cannot be reached from this version",
+            where=str(host.place),
+            hint="add `--host local` to run on this machine",
+        )
+        for host in (recipe.hosts.get(name) for name in named)
+        if host is not None and host.type != "local"
+    ]
+
+
+def _output(output: Path) -> list[PicualError]:
+    """Say when nothing can be written to the output folder."""
+    nearest = next(folder for folder in (output, *output.parents) if folder.exists())
+    if nearest.is_dir() and os.access(nearest, os.W_OK):
+        return []
+    what = "cannot be written to" if nearest.is_dir() else "is a file"
+    return [
+        EnvironmentFault(f"the output folder cannot be made: `{nearest}` {what}", hint="give another: `-o DIR`")
+    ]
+
+
+def _examine(model: Model) -> Sequence[PicualError]:
+    from picual.sources.folder import examine
+
+    try:
+        examine(model)
+    except UnreadableModel as error:
+        return [error]
+    return []
+
+
+def _fit(plan: Plan, pending: Sequence[PlannedStep], store: Store, output: Path) -> list[PicualError]:
+    found: list[PicualError] = list(shortages(plan, pending))
+    last = plan.steps[-1].forecast if plan.steps else None
+    for folder, needed, hint in (
+        (store.root, plan.disk, "picual store prune, or another disk: `--store DIR`"),
+        (output, last.disk if last and pending else 0, "another disk: `-o DIR`"),
+    ):
+        free = hardware.disk_free(folder)
+        if needed > free:
+            what = f"the run writes about {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free"
+            found.append(NotEnough(what, where=str(folder), hint=hint))
+    return found
+
+
+def shortages(plan: Plan, steps: Sequence[PlannedStep]) -> list[PicualError]:
+    """Return which of the steps need more memory than may be used here."""
+    allowed = min(memory_allowed(plan.machine), plan.recipe.target.memory or plan.machine.memory)
+    return [
+        NotEnough(
+            f"step {step.number} `{step.name}` needs about {step.forecast.memory / 1e9:.1f} GB of memory;"
+            f" {allowed / 1e9:.1f} GB are free here",
+            where=str(step.place),
+            hint="run on a machine with more memory, or choose a smaller model",
+        )
+        for step in steps
+        if step.forecast is not None and step.forecast.memory > allowed
+    ]
+
+
+def memory_allowed(machine: Machine) -> int:
+    """Return the anonymous bytes a step may hold on this machine."""
+    return int(machine.memory_free - MEMORY_RESERVE * machine.memory)

@@ -1,0 +1,171 @@
+"""What a search is after: objectives in order of priority, and bounds that a candidate must keep.
+
+A measurement is ``METRIC``, the metric's main number, or ``METRIC.KEY``. A bound is written as
+``<= 110MB``, ``>= 0.99 * unquantized`` or ``<= baseline - 20%``; a share is of the reference's absolute value, so
+that "better by 5 %" means the same for a number below zero.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from picual.errors import BadValue
+
+Reference = Literal["baseline", "unquantized"]
+Values = Mapping[str, Mapping[str, Any]]  # by metric
+References = Mapping[str, Values]  # by stage
+
+UNITS = {
+    "": 1.0, "b": 1e-6, "kb": 1e-3, "mb": 1.0, "gb": 1e3, "s": 1e3, "ms": 1.0, "%": 0.01,
+    "tokens/s": 1.0, "nats": 1.0, "x": 1.0,
+}  # fmt: skip
+EXAMPLE = "write `>= 0.85`, `<= 110MB`, `>= 0.99 * unquantized` or `<= baseline - 20%`"
+_NUMBER = r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
+_BOUND = re.compile(
+    rf"(<=|>=)\s*(?:{_NUMBER}\s*([A-Za-z/%]*)|(?:{_NUMBER}\s*(%?)\s*\*\s*)?(baseline|unquantized)"
+    rf"(?:\s*([+-])\s*{_NUMBER}\s*([A-Za-z/%]*))?)"
+)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One number: a metric by its name in the recipe, and the key of one of its values ("" is the main one)."""
+
+    metric: str
+    key: str = ""
+
+    def __str__(self) -> str:
+        """Return it as a recipe writes it."""
+        return f"{self.metric}.{self.key}" if self.key else self.metric
+
+    @classmethod
+    def read(cls, text: str) -> Measurement:
+        """Read ``METRIC`` or ``METRIC.KEY``."""
+        metric, _, key = text.partition(".")
+        return cls(metric.strip(), key.strip())
+
+    def of(self, values: Values) -> float | None:
+        """Return the number among the values of a model; None when it is missing or not finite."""
+        number = values.get(self.metric, {}).get(self.key)
+        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+            return None
+        return float(number)
+
+    def interval(self, values: Values) -> tuple[float, float] | None:
+        """Return the 95 % interval of a number that would come out otherwise when taken again, if it has one."""
+        return self._pair(values, "intervals")
+
+    def spread(self, values: Values) -> tuple[float, float] | None:
+        """Return where the number would lie on other samples of the same kind, if that is known."""
+        return self._pair(values, "spread") or self.interval(values)
+
+    def _pair(self, values: Values, among: str) -> tuple[float, float] | None:
+        found = values.get(self.metric, {}).get(among, {}).get(self.key)
+        return None if found is None else (float(found[0]), float(found[1]))
+
+
+@dataclass(frozen=True)
+class Objective:
+    """One number to make small or large."""
+
+    measurement: Measurement
+    direction: Literal["minimize", "maximize"]
+
+    def loss(self, values: Values) -> float | None:
+        """Return what is to be made small; None when it was not measured."""
+        number = self.measurement.of(values)
+        return number if number is None or self.direction == "minimize" else -number
+
+
+@dataclass(frozen=True)
+class Bound:
+    """One limit: ``factor * reference + offset + share * |reference|``, or the offset alone."""
+
+    measurement: Measurement
+    operator: Literal["<=", ">="]
+    text: str
+    reference: Reference | None = None
+    factor: float = 1.0
+    offset: float = 0.0
+    share: float = 0.0
+
+    @classmethod
+    def read(cls, measurement: Measurement, text: str) -> Bound:
+        """Read a bound.
+
+        Raises:
+            BadValue: It is not written as one.
+        """
+        found = _BOUND.fullmatch(text.strip())
+        if found is None:
+            raise BadValue(f"`{text}` is no bound", hint=EXAMPLE)
+        operator, plain, unit, factor, percent, reference, sign, offset, offset_unit = found.groups()
+        kind: Literal["<=", ">="] = "<=" if operator == "<=" else ">="
+        if plain is not None:
+            return cls(measurement, kind, text, offset=float(plain) * _unit(unit, text))
+        times = 1.0 if factor is None else float(factor) * (0.01 if percent else 1.0)
+        moved = 0.0 if offset is None else float(offset) * (-1 if sign == "-" else 1)
+        named: Reference = "baseline" if reference == "baseline" else "unquantized"
+        if offset_unit == "%":
+            return cls(measurement, kind, text, named, times, share=moved / 100)
+        return cls(measurement, kind, text, named, times, offset=moved * _unit(offset_unit or "", text))
+
+    def limit(self, references: References) -> float | None:
+        """Return the limit as a number; None when the reference was not measured."""
+        if self.reference is None:
+            return self.offset
+        known = self.measurement.of(references.get(self.reference, {}))
+        if known is None:
+            return None
+        return self.factor * known + self.offset + self.share * abs(known)
+
+    def gap(self, number: float, references: References) -> float | None:
+        """Return by how much a number breaks the bound: positive when it does, in the number's own unit."""
+        limit = self.limit(references)
+        if limit is None:
+            return None
+        return number - limit if self.operator == "<=" else limit - number
+
+    def violation(self, values: Values, references: References) -> float:
+        """Return the gap as a share of the limit; infinite when the number or the reference is missing."""
+        number = self.measurement.of(values)
+        gap = None if number is None else self.gap(number, references)
+        if gap is None:
+            return math.inf
+        return gap / max(abs(self.limit(references) or 0.0), 1e-9)
+
+    def is_out_of_reach(self, values: Values, references: References) -> bool:
+        """Say whether even the better end of the number's spread breaks the bound."""
+        number = self.measurement.of(values)
+        if number is None:
+            return False
+        low, high = self.measurement.spread(values) or (number, number)
+        gap = self.gap(low if self.operator == "<=" else high, references)
+        return gap is not None and gap > 0
+
+
+def contradictions(bounds: tuple[Bound, ...]) -> list[tuple[Bound, Bound]]:
+    """Return pairs of bounds of one number that no number keeps."""
+    found = []
+    for lower in (bound for bound in bounds if bound.operator == ">="):
+        for upper in (bound for bound in bounds if bound.operator == "<=" and bound.reference == lower.reference):
+            same = (upper.factor, upper.share) == (lower.factor, lower.share) or lower.reference is None
+            if same and upper.measurement == lower.measurement and lower.offset > upper.offset:
+                found.append((lower, upper))
+    return found
+
+
+def resolved(measurement: Measurement, main_key: Callable[[str], str | None]) -> Measurement:
+    """Return a measurement with its key written out; ``main_key`` knows the main number of each metric."""
+    return measurement if measurement.key else Measurement(measurement.metric, main_key(measurement.metric) or "")
+
+
+def _unit(unit: str, text: str) -> float:
+    known = UNITS.get(unit.lower())
+    if known is None:
+        raise BadValue(f"`{text}` has the unknown unit `{unit}`", hint="B, kB, MB, GB, ms, s or %")
+    return known

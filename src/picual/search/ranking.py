@@ -1,0 +1,85 @@
+"""Which trial is best: feasible before not, then by the objectives in order, ties inside the noise by size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from picual.search.goals import Objective
+from picual.search.trial import Trial
+
+DEVIATIONS = 1.96  # of a normal distribution, within which 95 % lie
+
+
+def best(trials: Sequence[Trial], objectives: Sequence[Objective]) -> tuple[Trial | None, list[Trial]]:
+    """Return the best trial, and those that the first objective cannot tell from the leading one.
+
+    Among trials tied on one objective the next decides, then size, then which was first.
+    """
+    left = [trial for trial in trials if trial.feasible]
+    tied: list[Trial] = []
+    for number, objective in enumerate(objectives):
+        if len(left) < 2:
+            break
+        leader = min(left, key=lambda trial: (_loss(trial, number), trial.size, trial.number))
+        left = [trial for trial in left if trial is leader or is_tie(trial, leader, objective, number)]
+        if number == 0:
+            tied = left if len(left) > 1 else []
+    return min(left, key=lambda trial: (trial.size, trial.number), default=None), tied
+
+
+def is_tie(trial: Trial, leader: Trial, objective: Objective, number: int) -> bool:
+    """Say whether two trials differ by no more than the noise of the objective.
+
+    On the same samples the pairs that differ decide (McNemar); else each value must lie in the other's interval.
+    A number without an interval has no noise.
+    """
+    if _loss(trial, number) == _loss(leader, number):
+        return True
+    metric = objective.measurement.metric
+    ours, theirs = (one.metrics.get(metric, {}).get("hits") for one in (trial, leader))
+    if isinstance(ours, str) and isinstance(theirs, str) and len(ours) == len(theirs):
+        gained = sum(a > b for a, b in zip(ours, theirs, strict=True))
+        lost = sum(a < b for a, b in zip(ours, theirs, strict=True))
+        return abs(gained - lost) <= DEVIATIONS * math.sqrt(gained + lost)
+    intervals = [objective.measurement.interval(one.metrics) for one in (trial, leader)]
+    numbers = [objective.measurement.of(one.metrics) for one in (trial, leader)]
+    if intervals[0] is None or intervals[1] is None or numbers[0] is None or numbers[1] is None:
+        return False
+    inside = intervals[1][0] <= numbers[0] <= intervals[1][1]
+    return inside and intervals[0][0] <= numbers[1] <= intervals[0][1]
+
+
+def closest(trials: Sequence[Trial]) -> Trial | None:
+    """Return the trial that is nearest to keeping all bounds, if any got so far as to have a number."""
+    known = [trial for trial in trials if trial.state != "failed" and trial.violations]
+    return min(known, key=lambda trial: (trial.distance, trial.state != "complete", trial.number), default=None)
+
+
+def front(trials: Sequence[Trial]) -> list[Trial]:
+    """Return the feasible trials that no other feasible one beats in every objective."""
+    feasible = [trial for trial in trials if trial.feasible]
+    return [trial for trial in feasible if not any(_beats(other, trial) for other in feasible)]
+
+
+def ranked(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:
+    """Return the trials, best first: the winner, the other feasible ones, the rest by distance, failures last."""
+    winner, _ = best(trials, objectives)
+
+    def place(trial: Trial) -> tuple[bool, bool, bool, float, tuple[float, ...], int]:
+        losses = tuple(_loss(trial, number) for number in range(len(objectives)))
+        return (
+            trial is not winner, not trial.feasible, trial.state == "failed", trial.distance, losses, trial.number
+        )  # fmt: skip
+
+    return sorted(trials, key=place)
+
+
+def _loss(trial: Trial, number: int) -> float:
+    loss = trial.losses[number] if number < len(trial.losses) else None
+    return math.inf if loss is None else loss
+
+
+def _beats(one: Trial, other: Trial) -> bool:
+    pairs = [(_loss(one, n), _loss(other, n)) for n in range(len(one.losses))]
+    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)

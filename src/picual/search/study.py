@@ -1,0 +1,142 @@
+"""The record of a study: Optuna's journal, one file, appended to; what is in it is never tried again.
+
+A trial that was under way when the program was killed is asked for again. The journal's last line may then be half
+written; it is cut off.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from picual.search.parameters import Candidate, Space
+from picual.search.samplers.base import History, OptunaSampler, Outlook, Sampler
+from picual.search.samplers.optuna_distributions import params_of, suggest
+from picual.search.settings import Settings
+from picual.search.trial import Trial
+
+if TYPE_CHECKING:
+    import optuna
+
+    Asked = tuple[optuna.Trial, Candidate]
+
+DRAWS = 20  # of Optuna's sampler, before chance decides
+TRIAL = "trial"  # the attribute that holds our own record of a trial
+LARGEST = 1e9  # stands for a violation that is not known: Optuna takes no infinity
+
+
+class Study:
+    """Trials of one search, on disk."""
+
+    def __init__(self, file: Path, name: str, space: Space, settings: Settings, seed: int) -> None:
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        mend(file)
+        Path(f"{file}.lock").unlink(missing_ok=True)  # of a killed program: whoever is here holds the folder
+        self.space, self.settings, self.seed = space, settings, seed
+        self._open: dict[int, Asked] = {}
+        self.record = optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(str(file), JournalFileOpenLock(str(file)))),
+            study_name=name, load_if_exists=True,
+            directions=["minimize"] * max(1, len(settings.objectives)),
+        )  # fmt: skip
+        self._again = list(self._lost())
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Finished trials, in the order they were asked for."""
+        found = self.record.get_trials(deepcopy=False)
+        wires = [json.loads(one.user_attrs[TRIAL]) for one in found if TRIAL in one.user_attrs]
+        return [Trial.from_wire(wire) for wire in wires]
+
+    @property
+    def under_way(self) -> int:
+        """How many trials were asked for and have not ended."""
+        return len(self._open)
+
+    def ask(self, sampler: Sampler, outlook: Callable[[Candidate], Outlook]) -> tuple[int, Candidate] | None:
+        """Return number and candidate of the next trial, or None when there is none left to try."""
+        history = self.history(outlook)
+        asked = self._again.pop(0) if self._again else self._asked(sampler, history)
+        if asked is None:
+            return None
+        self._open[history.asked] = asked
+        return history.asked, asked[1]
+
+    def _asked(self, sampler: Sampler, history: History) -> Asked | None:
+        import optuna
+
+        if isinstance(sampler, OptunaSampler) and (drawn := self._drawn(sampler, history)) is not None:
+            return drawn
+        candidate = sampler.ask(history)
+        if candidate is None:
+            return None
+        self.record.sampler = optuna.samplers.RandomSampler(seed=history.seed)
+        self.record.enqueue_trial(params_of(candidate, self.space))
+        trial = self.record.ask()
+        return trial, suggest(trial, self.space)
+
+    def _drawn(self, sampler: OptunaSampler, history: History) -> Asked | None:
+        """Return the first draw of Optuna's sampler that is worth a trial; others are put down as failed."""
+        from optuna.trial import TrialState
+
+        for attempt in range(DRAWS):
+            self.record.sampler = sampler.optuna_sampler(history, attempt)
+            trial = self.record.ask()
+            candidate = suggest(trial, self.space)
+            if history.is_new(candidate) and not history.outlook(candidate).hopeless:
+                return trial, candidate
+            self.record.tell(trial, state=TrialState.FAIL)
+        return None
+
+    def history(self, outlook: Callable[[Candidate], Outlook]) -> History:
+        """Return what a sampler may look at."""
+        trials = self.trials
+        return History(
+            space=self.space, settings=self.settings, trials=trials,
+            pending=[candidate for _, candidate in (*self._open.values(), *self._again)],
+            asked=len(trials) + len(self._open), seed=self.seed, outlook=outlook,
+        )  # fmt: skip
+
+    def tell(self, trial: Trial) -> None:
+        """Record how a trial ended."""
+        from optuna.trial import TrialState
+
+        asked, _ = self._open.pop(trial.number)
+        for text, violation in trial.violations.items():
+            asked.set_constraint(text, LARGEST if violation is None else min(violation, LARGEST))
+        asked.set_user_attr(TRIAL, json.dumps(trial.to_wire()))
+        losses = [loss for loss in trial.losses if loss is not None]
+        if trial.state == "complete" and len(losses) == len(trial.losses):
+            self.record.tell(asked, losses or [0.0])  # without an objective every one is as good
+        else:
+            self.record.tell(asked, state=TrialState.FAIL if trial.state == "failed" else TrialState.PRUNED)
+
+    def _lost(self) -> Iterator[Asked]:
+        """Return what was under way when the program ended, in order, to be gone on with."""
+        import optuna
+        from optuna.trial import TrialState
+
+        for trial in self.record.get_trials(deepcopy=False):
+            if trial.state == TrialState.WAITING:
+                self.record.ask()  # asked for, but not begun; makes it a running one
+            if trial.state in {TrialState.RUNNING, TrialState.WAITING}:
+                again = optuna.Trial(self.record, trial._trial_id)
+                yield again, suggest(again, self.space)
+
+
+def mend(file: Path) -> None:
+    """Cut off a last line that was half written when the program was killed: the next would be glued to it."""
+    if not file.exists():
+        return
+    with file.open("r+b") as journal:
+        content = journal.read()
+        whole = content.rfind(b"\n") + 1
+        if whole != len(content):
+            journal.truncate(whole)

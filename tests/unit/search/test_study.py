@@ -1,0 +1,212 @@
+"""The record of a study, the loop, and samplers on a table of numbers."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from picual.search import samplers
+from picual.search.goals import Bound, Measurement, Objective
+from picual.search.loop import EXHAUSTED, Loop
+from picual.search.parameters import Candidate, Parameter, Space
+from picual.search.samplers.base import Outlook
+from picual.search.settings import Settings
+from picual.search.study import Study
+from picual.search.trial import Trial
+from picual.space import Choice, FloatRange, IntRange
+
+SPACE = Space((
+    Parameter("lora.rank", Choice((16, 8))),
+    Parameter("lora.steps", Choice((150, 50))),
+    Parameter("export.block", Choice((32, 64, 128))),
+    Parameter("export.symmetric", Choice((False, True))),
+    Parameter("export.head", Choice(("int8", "int4"))),
+))  # fmt: skip
+LOSS = Measurement("divergence", "kl")
+BOUND = Bound.read(Measurement("size", "size_mb"), "<= 95")
+GOALS = Settings(objectives=(Objective(LOSS, "minimize"),), bounds=(BOUND,), trials=14)
+
+
+def size(candidate: Candidate) -> float:
+    return float(
+        80 + 640 / candidate["export.block"] + (0 if candidate["export.symmetric"] else 2)
+        - (8 if candidate["export.head"] == "int4" else 0)
+    )  # fmt: skip
+
+
+def loss(candidate: Candidate) -> float:
+    return float(
+        0.2 * (candidate["export.block"] / 32) ** 0.2
+        * (1.15 if candidate["export.symmetric"] else 1) * (1.1 if candidate["export.head"] == "int4" else 1)
+        * (0.97 if candidate["lora.rank"] == 8 else 1) * (0.95 if candidate["lora.steps"] == 50 else 1)
+    )  # fmt: skip
+
+
+def tried(number: int, candidate: Candidate) -> Trial:
+    metrics = {"divergence": {"kl": loss(candidate)}, "size": {"size_mb": size(candidate)}}
+    violation = BOUND.violation(metrics, {})
+    return Trial(candidate=candidate, state="complete", metrics=metrics, losses=(loss(candidate),), number=number,
+                 violations={"size": violation}, keys=(str(candidate["lora.rank"]),))  # fmt: skip
+
+
+def outlook(candidate: Candidate) -> Outlook:
+    return Outlook(violations={"size": size(candidate) / 95 - 1})
+
+
+def study(folder: Path, settings: Settings = GOALS, *, seed: int = 0, space: Space = SPACE) -> Study:
+    return Study(folder / "study.jsonl", "a", space, settings, seed)
+
+
+def run(
+    a_study: Study, sampler: str, attempt: Callable[[int, Candidate], Trial] = tried, **options: object
+) -> str:
+    outlooks: Callable[[Candidate], Outlook] = options.pop("outlook", outlook)  # type: ignore[assignment]
+    loop = Loop(
+        study=a_study, sampler=samplers.load(sampler), outlook=outlooks, attempt=attempt, **options,  # type: ignore[arg-type]
+    )  # fmt: skip
+    return loop.go()
+
+
+@pytest.mark.parametrize("name", samplers.names())
+def test_every_sampler_tries_no_candidate_twice_and_none_without_hope(tmp_path: Path, name: str) -> None:
+    a_study = study(tmp_path)
+
+    why = run(a_study, name)
+
+    candidates = [tuple(trial.candidate.values()) for trial in a_study.trials]
+    assert why == "the budget of 14 trials is used"
+    assert len(set(candidates)) == 14
+    assert all(size(trial.candidate) <= 95 for trial in a_study.trials)
+
+
+@pytest.mark.parametrize("name", samplers.names())
+def test_a_study_that_ended_anywhere_goes_on_to_the_same_trials(tmp_path: Path, name: str) -> None:
+    whole = study(tmp_path / "whole")
+    run(whole, name)
+
+    def stops_in_the_sixth(number: int, candidate: Candidate) -> Trial:
+        if number == 5:
+            raise KeyboardInterrupt
+        return tried(number, candidate)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(study(tmp_path / "cut"), name, stops_in_the_sixth)
+    with (tmp_path / "cut/study.jsonl").open("a") as journal:
+        journal.write('{"half a li')
+    cut = study(tmp_path / "cut")
+    done = [trial.number for trial in cut.trials]
+    run(cut, name)
+
+    assert done == [0, 1, 2, 3, 4]
+    assert [trial.candidate for trial in cut.trials] == [trial.candidate for trial in whole.trials]
+    assert [trial.number for trial in cut.trials] == list(range(14))
+
+
+def test_the_same_seed_gives_the_same_trials_and_another_others(tmp_path: Path) -> None:
+    first, same, other = (study(tmp_path / name, seed=seed) for name, seed in (("a", 0), ("b", 0), ("c", 1)))
+    for one in (first, same, other):
+        run(one, "random")
+
+    assert [trial.candidate for trial in first.trials] == [trial.candidate for trial in same.trials]
+    assert [trial.candidate for trial in first.trials] != [trial.candidate for trial in other.trials]
+
+
+def test_bounds_reach_optuna_as_constraints(tmp_path: Path) -> None:
+    a_study = study(tmp_path, replace(GOALS, trials=3))
+    run(a_study, "random", outlook=lambda _candidate: Outlook())
+
+    frozen = a_study.record.get_trials()
+
+    assert [trial.constraints["size"] for trial in frozen] == [
+        trial.violations["size"] for trial in a_study.trials
+    ]
+
+
+def test_the_process_finds_the_best_of_48_with_few_trials_and_few_expensive_steps(tmp_path: Path) -> None:
+    candidates = SPACE.candidates()
+    assert candidates is not None
+    optimum = min(loss(one) for one in candidates if size(one) <= 95)
+    a_study = study(tmp_path, replace(GOALS, trials=12))
+
+    run(a_study, "gp")
+
+    assert min(trial.losses[0] for trial in a_study.trials if trial.losses[0]) == pytest.approx(optimum)
+
+
+def test_the_process_finds_a_bound_that_cannot_be_forecast(tmp_path: Path) -> None:
+    """Half of the space breaks it, the better half: trials must soon stay out of there."""
+
+    def strict(number: int, candidate: Candidate) -> Trial:
+        trial = tried(number, candidate)
+        return replace(trial, violations={"accuracy": 0.2 if candidate["lora.steps"] == 50 else -0.1})
+
+    a_study = study(tmp_path, replace(GOALS, trials=12))
+    run(a_study, "gp", strict, outlook=lambda _candidate: Outlook())
+
+    assert sum(trial.feasible for trial in a_study.trials) >= 8
+
+
+def test_a_space_is_used_up(tmp_path: Path) -> None:
+    small = Space(SPACE.parameters[:1])
+    a_study = study(tmp_path, space=small)
+
+    why = run(a_study, "grid", lambda number, one: Trial(number=number, candidate=one, state="failed"),
+              outlook=lambda _candidate: Outlook())  # fmt: skip
+
+    assert why == EXHAUSTED
+    assert [trial.candidate["lora.rank"] for trial in a_study.trials] == [16, 8]
+
+
+@pytest.mark.parametrize("name", ["tpe", "random"])
+def test_spaces_without_end_are_searched(tmp_path: Path, name: str) -> None:
+    space = Space((Parameter("x", FloatRange(1e-4, 1.0, log=True)), Parameter("n", IntRange(1, 50))))
+    settings = Settings(objectives=GOALS.objectives, trials=25)
+    a_study = study(tmp_path, settings, space=space)
+
+    def attempt(number: int, candidate: Candidate) -> Trial:
+        far = abs(math.log(candidate["x"] / 0.01)) + abs(candidate["n"] - 20) / 10
+        return Trial(number=number, candidate=candidate, state="complete", losses=(far,))
+
+    run(a_study, name, attempt, outlook=lambda _candidate: Outlook())
+
+    assert len(a_study.trials) == 25
+    assert all(1e-4 <= trial.candidate["x"] <= 1 and 1 <= trial.candidate["n"] <= 50 for trial in a_study.trials)
+
+
+def test_nsga2_breeds_a_second_generation(tmp_path: Path) -> None:
+    goals = (Objective(LOSS, "minimize"), Objective(Measurement("size", "size_mb"), "minimize"))
+    a_study = study(tmp_path, Settings(objectives=goals, trials=16))
+
+    def attempt(number: int, candidate: Candidate) -> Trial:
+        return replace(tried(number, candidate), losses=(loss(candidate), size(candidate)), violations={})
+
+    run(a_study, "nsga2", attempt, outlook=lambda _candidate: Outlook())
+
+    generations = {
+        value for trial in a_study.record.get_trials() for key, value in trial.system_attrs.items()
+        if "generation" in key
+    }  # fmt: skip
+    assert len(generations) > 1
+
+
+def test_trials_run_beside_each_other_and_are_numbered_as_asked(tmp_path: Path) -> None:
+    a_study = study(tmp_path)
+
+    run(a_study, "gp", parallel=3)
+
+    assert [trial.number for trial in a_study.trials] == list(range(14))
+    assert len({tuple(trial.candidate.values()) for trial in a_study.trials}) == 14
+
+
+def test_time_that_is_up_and_a_candidate_that_keeps_all_bounds_end_the_search(tmp_path: Path) -> None:
+    out_of_time = study(tmp_path / "time", replace(GOALS, timeout=1e-9))
+    met = study(tmp_path / "met", replace(GOALS, stop_when_met=True))
+
+    assert run(out_of_time, "gp") == "the time of 1e-09 s is up"
+    assert run(met, "gp") == "a candidate keeps all bounds"
+    assert len(list(itertools.chain(out_of_time.trials, met.trials))) == 1
