@@ -21,6 +21,8 @@ unit: $(VENV)/ready
 bench: $(VENV)/ready
 	$(BIN)/python benchmarks/waits.py
 	$(BIN)/python benchmarks/kill.py --times 20
+	$(BIN)/python benchmarks/kill.py --times 10 --search
+	$(BIN)/python benchmarks/search.py compare
 
 fix: $(VENV)/ready
 	$(BIN)/ruff format src tests examples benchmarks

@@ -1,6 +1,7 @@
 """Kill a run at random instants, driver or worker, and continue it: nothing finished is repeated, no byte differs.
 
     python benchmarks/kill.py --times 20
+    python benchmarks/kill.py --times 10 --search      a search: no finished trial again, the same winner
 
 Prints one line a kill and ends with 1 at the first difference. The seed is printed: give it again with --seed.
 """
@@ -31,12 +32,13 @@ def main() -> None:
     """Run once unbroken, then as often as asked with a kill in the middle."""
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("--times", type=int, default=20)
+    asked.add_argument("--search", action="store_true")
     asked.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     given = asked.parse_args()
     chance = random.Random(given.seed)
     print(f"seed {given.seed}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        recipe = write_recipe(Path(folder))
+        recipe = write_recipe(Path(folder), search=given.search)
         whole = Path(folder) / "whole"
         began = time.monotonic()
         finish(recipe, whole)
@@ -47,7 +49,7 @@ def main() -> None:
             print(f"{number + 1}: {kill_once(recipe, Path(folder), whole, whom, seconds, chance)}", flush=True)
 
 
-def write_recipe(folder: Path) -> Path:
+def write_recipe(folder: Path, *, search: bool) -> Path:
     """Write a tiny model, its data and the recipe, and return the recipe's file."""
     model = tiny_model(folder / "model")
     (folder / "rows.jsonl").write_text("".join(f'{{"text": "line {n} of a tiny set"}}\n' for n in range(ROWS)))
@@ -64,6 +66,18 @@ def write_recipe(folder: Path) -> Path:
         "metrics": {"size": {}},
         "threads": 1,
     }
+    if search:
+        recipe |= {
+            "passes": {
+                "lora": {"data": "rows", "rank": {"search": [4, 2]}, "dtype": "float32", "training": training},
+                "merge-adapter": {},
+                "build-genai": {
+                    "precision": "int4", "block": {"search": [32, 16]}, "symmetric": {"search": [False, True]},
+                },
+            },
+            "metrics": {"divergence": {"windows": 2, "length": 64}},
+            "search": {"minimize": "divergence", "trials": 5},
+        }  # fmt: skip
     file = folder / "recipe.json"
     file.write_text(json.dumps(recipe))
     return file
@@ -83,6 +97,10 @@ def kill_once(recipe: Path, folder: Path, whole: Path, whom: str, seconds: float
     repeated = [key for key, created in before.items() if after.get(key) != created]
     if repeated:
         sys.exit(f"done again after the {whom} was killed at {instant:.2f} s: {repeated}")
+    if trials(place) != trials(whole):
+        sys.exit(
+            f"other trials after the {whom} was killed at {instant:.2f} s: {trials(place)}, not {trials(whole)}"
+        )
     different = [name for name, digest in digests(whole).items() if digests(place).get(name) != digest]
     if different:
         sys.exit(f"other bytes after the {whom} was killed at {instant:.2f} s: {different}")
@@ -121,6 +139,12 @@ def finished(place: Path) -> dict[str, str]:
     files = (place / "store" / "entries").glob("v*/*/[!.]*/manifest.json")  # a dot: not published yet
     manifests = [json.loads(file.read_text()) for file in files]
     return {f"{found['label']} {found['key']}": found["created"] for found in manifests}
+
+
+def trials(place: Path) -> list[tuple[int, str, str]]:
+    """Return number, state and candidate of each trial, best first; none without a search."""
+    report = json.loads((place / "out" / "report.json").read_text())
+    return [(one["number"], one["state"], json.dumps(one["candidate"])) for one in report["trials"]]
 
 
 def digests(place: Path) -> dict[str, str]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from picual import _atomic, hardware
 from picual import doctor as examination
-from picual import hardware
 from picual import plan as planning
 from picual import report as reporting
 from picual.engine import history
@@ -27,6 +27,7 @@ from picual.recipe import check as checking
 from picual.recipe import dump
 from picual.recipe import load as loading
 from picual.recipe.load import Overrides
+from picual.recipe.optimizing import Wish, recipe_for
 from picual.recipe.schema import Recipe
 from picual.space import fields_of
 from picual.store.local import Store
@@ -229,6 +230,33 @@ def one_pass(name: str, model: str | Mapping[str, Any], fields: Mapping[str, Any
     """
     mapping = {"version": 1, "model": model, "passes": {name: dict(fields)}, **parts}
     return replace(loading.load(mapping), file=f"picual {name}")
+
+
+def optimizing(model: str | Mapping[str, Any], **wish: Any) -> tuple[Recipe, list[str]]:
+    """Return the recipe that ``picual optimize`` runs, and why. Takes the fields of ``optimizing.Wish``."""
+    mapping, reasons = recipe_for(Wish(model=model, **wish))
+    return loading.load(mapping), reasons
+
+
+def write_recipe(recipe: Recipe, output: Path) -> Path:
+    """Write a recipe to ``output/recipe.yaml``, its paths absolute, and return the file."""
+    file = output.absolute() / "recipe.yaml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    _atomic.write_text(file, dump.to_yaml(replace(recipe, folder=str(file.parent), output=".")))
+    return file
+
+
+def optimize(
+    model: str | Mapping[str, Any], *, output: Path, store: Path | None = None,
+    listeners: tuple[Listener, ...] = (), **wish: Any,
+) -> Outcome:  # fmt: skip
+    """Make the best deployable form of a model inside the limits of ``optimizing.Wish``.
+
+    Raises:
+        NothingFits: No candidate keeps the limits; the closest is in the message.
+    """
+    recipe, _ = optimizing(model, **wish)
+    return run(write_recipe(recipe, output), output=output, store=store, listeners=listeners)
 
 
 def finetune(model: str | Mapping[str, Any], *, data: Mapping[str, Any], output: Path, **fields: Any) -> Outcome:

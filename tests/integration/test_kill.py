@@ -6,11 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "kill.py"
 
 
-def test_three_kills_cost_nothing_that_was_finished() -> None:
-    ended = subprocess.run([sys.executable, SCRIPT, "--times", "3"], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("options", [[], ["--search"]])
+def test_three_kills_cost_nothing_that_was_finished(options: list[str]) -> None:
+    command = [sys.executable, SCRIPT, "--times", "3", *options]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
 
     assert ended.returncode == 0, ended.stdout + ended.stderr[-4000:]
     assert ended.stdout.count("same bytes") == 3

@@ -14,6 +14,7 @@ from picual.errors import PicualError
 VERBS: dict[str, str] = {
     "run": "picual.cli.commands.run:run",
     "plan": "picual.cli.commands.plan:plan",
+    "optimize": "picual.cli.commands.optimize:optimize",
     "check": "picual.cli.commands.check:check",
     "convert": "picual.cli.commands.convert:convert",
     "finetune": "picual.cli.commands.one_pass:finetune",

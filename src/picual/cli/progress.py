@@ -118,8 +118,21 @@ def _milestone(event: Mapping[str, Any], say: Say) -> None:
         case "step" if event["status"] == "done":
             how = "in the store already" if event["cached"] else f"{event['seconds']:.1f} s"
             say(f"      {event['step']}: {how}, {event['checks']} checks passed")
+        case "trial" if event["status"] == "start":
+            settings = ", ".join(
+                f"{name.rpartition('.')[2]} {value}" for name, value in event["candidate"].items()
+            )
+            say(f"trial {event['number'] + 1} of {event['of']}: {settings}")
+        case "trial":
+            say(f"      {_ending(event)}")
         case "metric":
             say(f"      {event['metric']} of {event['stage']}: {number(event['value'])}")
+
+
+def _ending(event: Mapping[str, Any]) -> str:
+    if event["why"]:
+        return f"{event['state']}: {event['why']}"
+    return "best so far" if event["best"] else "not better" if event["feasible"] else "beyond a limit"
 
 
 def _share(event: Mapping[str, Any]) -> float:

@@ -11,6 +11,8 @@ import click
 from picual.errors import PicualError
 from picual.recipe.schema import Note
 
+MOST_TRIALS = 10  # in the table of a search; the report has all
+SAID = 60  # characters of why a trial ended
 STAGES = ("baseline", "unquantized", "best", "data")
 # The number that stands for a metric in the table, and its unit.
 SHOWN = {"accuracy": "", "perplexity": "", "tokens_per_s": "tokens/s", "size_mb": "MB", "kl": "nats"}
@@ -55,10 +57,56 @@ def show_report(report: Mapping[str, Any]) -> None:
     """Print a report for a person."""
     if any(report[stage] for stage in STAGES):
         click.echo(table(report))
+    if report.get("search"):
+        show_search(report)
     if report["error"]:
         click.echo(f"{report['verdict']}: {report['error']['what']}")
     elif report["model"]:
         click.echo(f"{report['verdict']}: {report['model']}")
+
+
+def show_search(report: Mapping[str, Any]) -> None:
+    """Print the best trials of a search, the limits, and how it ended."""
+    search = report["search"]
+    tried = [trial for trial in report["trials"] if trial["rank"] is not None]
+    if tried:
+        click.echo(
+            "\n" + columns([_heads(tried[0], search), *(_trial(trial, search) for trial in tried[:MOST_TRIALS])])
+        )
+    for limit in report["constraints"]:
+        name = f"{limit['metric']}.{limit['key']}"
+        kept = (
+            "kept" if limit["met"] else "unknown" if limit["gap"] is None else f"beyond by {number(limit['gap'])}"
+        )
+        click.echo(f"{name} {limit['bound']}: {'-' if limit['value'] is None else number(limit['value'])}, {kept}")
+    if search["tied"]:
+        click.echo(f"tied inside the noise: trials {', '.join(str(one + 1) for one in search['tied'])}")
+    size = "" if search["candidates"] is None else f" of {search['candidates']} candidates"
+    click.echo(
+        f"{search['asked']} tried{size}, {search['dropped']} dropped, {search['failed']} failed"
+        f" ({search['sampler']}): {search['stopped']}"
+    )
+
+
+def _heads(trial: Mapping[str, Any], search: Mapping[str, Any]) -> list[str]:
+    goals = [f"{one['metric']}.{one['key']}" for one in search["objectives"]]
+    return ["trial", *(name.rpartition(".")[2] for name in search["space"]), "size (MB)", *goals, ""]
+
+
+def _trial(trial: Mapping[str, Any], search: Mapping[str, Any]) -> list[str]:
+    values = trial["metrics"]
+    goals = [values.get(one["metric"], {}).get(one["key"]) for one in search["objectives"]]
+    said = (
+        "best"
+        if trial["number"] == search["best"]
+        else trial["why"] or ("" if trial["feasible"] else "beyond a limit")
+    )
+    cells = [trial["candidate"].get(name) for name in search["space"]]
+    numbers = [values.get("size", {}).get("size_mb"), *goals]
+    return [
+        str(trial["number"] + 1), *("-" if cell is None else str(cell) for cell in cells),
+        *("-" if one is None else number(one) for one in numbers), said[:SAID],
+    ]  # fmt: skip
 
 
 def table(report: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from picual.engine.stages import Made, by_name, stages_of
 from picual.engine.work import Work
 from picual.errors import PicualError
 from picual.executors.base import Executor
-from picual.plan import Plan
+from picual.plan import Plan, memory_allowed
 from picual.store.local import Store
 
 
@@ -126,5 +126,10 @@ def take_metrics(work: Work, result: RunResult) -> None:
 
 
 def slots_of(plan: Plan) -> int:
-    """Return how many candidates a search tries at a time."""
-    return 1
+    """Return how many candidates a search tries at a time: as many as cores and memory have room for."""
+    if plan.search is None:
+        return 1
+    room = plan.machine.cores // max(1, plan.threads)
+    if plan.memory:
+        room = min(room, memory_allowed(plan.machine) // plan.memory)
+    return max(1, min(plan.search.parallel or room, plan.search.trials))

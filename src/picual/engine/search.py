@@ -17,7 +17,7 @@ from picual.engine import output as output_folder
 from picual.engine.results import Limit, RunResult, SearchResult, Stage
 from picual.engine.stages import Made, by_name, stages_of
 from picual.engine.work import Work
-from picual.errors import Interrupted, NothingFits, NotVerified, PicualError, StepFailed, StoreError
+from picual.errors import Interrupted, JobLost, NothingFits, NotVerified, PicualError, StepFailed, StoreError
 from picual.plan import Plan, PlannedMetric, variant
 from picual.plan.obstacles import shortages
 from picual.search import ranking, samplers
@@ -31,6 +31,7 @@ from picual.search.trial import State, Trial
 from picual.space import values_of
 
 FORECAST_MARGIN = 0.005  # share by which the forecast of a size may be wrong
+FORECAST_SLACK = 0.002  # and megabytes, of which a graph beside its weights has few
 MEASURING = 15.0  # seconds, roughly, that measuring a candidate takes
 STUDY = "study.jsonl"
 
@@ -67,11 +68,7 @@ class Search:
         if self._fresh:
             file.unlink(missing_ok=True)
         size = self.plan.space.size
-        name = self.settings.sampler
-        if name == "auto":
-            name = samplers.chosen(
-                self.plan.space, trials=self.settings.trials, objectives=len(self.settings.objectives)
-            )
+        name = self.plan.sampler
         found = SearchResult(sampler=name, seed=self.seed, size=size)
         self.result.search = found
         study = Study(file, self.identity(), self.plan.space, self.settings, self.seed)
@@ -79,6 +76,7 @@ class Search:
         loop = Loop(
             study=study, sampler=samplers.load(name), outlook=self.outlook, attempt=self.attempt,
             settle=lambda trial: self.settle(trial, study.trials), parallel=len(self.work.slots),
+            abandon=self.work.slots.close,
         )  # fmt: skip
         try:
             found.stopped = loop.go()
@@ -130,7 +128,9 @@ class Search:
     def attempt(self, number: int, candidate: Candidate) -> Trial:
         """Make and measure one candidate; what goes wrong with it is its result."""
         started = time.monotonic()
-        self.work.events.emit("trial", status="start", number=number, candidate=dict(candidate))
+        self.work.events.emit(
+            "trial", status="start", number=number, of=self.settings.trials, candidate=dict(candidate)
+        )
         plan = self.plan_of(candidate)
         trial = Trial(
             candidate=dict(candidate), state="complete", keys=tuple(step.key or "" for step in plan.steps)
@@ -143,7 +143,7 @@ class Search:
         try:
             if broken := [step.name for step in plan.steps if step.key in self.broken]:
                 raise NotVerified(f"step `{broken[0]}` did not pass verification in an earlier trial")
-            made = self.make(plan)
+            made = self._patient(plan)
             ran = sum(not one.done.cached for one in made)
             values, reference, why = self.measure(plan, stages_of(plan, self.source, made))
         except (Interrupted, StoreError):
@@ -154,6 +154,13 @@ class Search:
         return self._judged(
             replace(trial, state=state, why=why, ran=ran, metrics=values, references=reference), reference
         )
+
+    def _patient(self, plan: Plan) -> list[Made]:
+        """Make a candidate; a worker that was lost gets a second chance, which goes on from its checkpoint."""
+        try:
+            return self.make(plan)
+        except JobLost:
+            return self.make(plan)
 
     def _ruled_out(self, trial: Trial, plan: Plan, outlook: Outlook) -> Trial:
         size = size_forecast(plan)
@@ -360,8 +367,9 @@ def _loosened(limit: Limit) -> str:
 
 def _forecast_violation(bound: Bound, size: float, reference: References) -> float:
     """Return by what share a size that is only forecast breaks a bound for sure; negative when it may not."""
-    favour = 1 - FORECAST_MARGIN if bound.operator == "<=" else 1 + FORECAST_MARGIN
-    gap, limit = bound.gap(size * favour, reference), bound.limit(reference)
+    doubt = FORECAST_MARGIN * size + FORECAST_SLACK
+    likely = size - doubt if bound.operator == "<=" else size + doubt
+    gap, limit = bound.gap(likely, reference), bound.limit(reference)
     return -1.0 if gap is None or limit is None else gap / max(abs(limit), 1e-9)
 
 

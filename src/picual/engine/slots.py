@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
+from picual.errors import Interrupted
 from picual.executors.base import Executor
 
 
@@ -16,6 +17,7 @@ class Slots:
         self._all = list(executors)
         self._free = list(executors)
         self._changed = threading.Condition()
+        self._closed = False
         self._timings = 0  # that wait or run: nothing new begins before them
 
     def __len__(self) -> int:
@@ -26,8 +28,8 @@ class Slots:
     def shared(self) -> Iterator[Executor]:
         """Hold one executor beside others."""
         with self._changed:
-            self._changed.wait_for(lambda: self._free and not self._timings)
-            executor = self._free.pop()
+            self._changed.wait_for(lambda: self._closed or (self._free and not self._timings))
+            executor = self._taken()
         try:
             yield executor
         finally:
@@ -38,8 +40,8 @@ class Slots:
         """Hold one executor while none other runs."""
         with self._changed:
             self._timings += 1
-            self._changed.wait_for(lambda: len(self._free) == len(self._all))
-            executor = self._free.pop()
+            self._changed.wait_for(lambda: self._closed or len(self._free) == len(self._all))
+            executor = self._taken()
         try:
             yield executor
         finally:
@@ -48,9 +50,17 @@ class Slots:
             self._give_back(executor)
 
     def close(self) -> None:
-        """Stop every worker."""
+        """Stop every worker; nothing new begins."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
         for executor in self._all:
             executor.close()
+
+    def _taken(self) -> Executor:
+        if self._closed:
+            raise Interrupted("the run was interrupted", hint="the same command continues it")
+        return self._free.pop()
 
     def _give_back(self, executor: Executor) -> None:
         with self._changed:

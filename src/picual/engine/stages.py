@@ -1,4 +1,4 @@
-"""The models of a run that are measured and compared: the input, the last before precision was lost, the result."""
+"""The models of a run that are measured: the input, the last before precision was lost, the result."""
 
 from __future__ import annotations
 

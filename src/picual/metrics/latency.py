@@ -1,9 +1,13 @@
-"""How fast a model answers: time to the first token, tokens a second after it.
+"""How fast a model answers: time to the first token, milliseconds a token after it.
 
 What it measures: a prompt of random tokens is read at once, then new tokens are written one by one, greedily and
-past any end of text, so that every run does the same work. Median and 10th and 90th percentile over the runs.
-When: compare models on one machine; numbers of two machines, or of a busy one, do not compare.
-Cost: ``(warm_up + repeats)`` answers of ``new_tokens`` tokens.
+past any end of text, so that every run does the same work. Medians over the runs, with their 95 % bootstrap
+intervals, and percentiles: of the first token over the runs, of the later ones over all tokens of all runs.
+Given a model to compare with, both are loaded and answer in turn (one, other, other, one), so that what slows the
+machine slows both, and ``speedup`` is of pairs.
+When: compare models on one machine; numbers of two machines, or of a busy one, do not compare. ``busy`` says that
+another process was at work meanwhile.
+Cost: ``(warm_up + repeats)`` answers of ``new_tokens`` tokens, of each model.
 """
 
 from __future__ import annotations
@@ -16,11 +20,16 @@ from typing import Any, ClassVar
 
 from picual.errors import BadValue
 from picual.metrics.base import Metric, MetricContext
+from picual.metrics.conditions import Conditions
+from picual.metrics.resampling import interval, median, percentile, ratio_of_medians
 from picual.models import GenaiModel, HfAdapter, HfModel, Model
 from picual.models.session import open_session
 from picual.space import param
 
 FIRST_ORDINARY = 1000  # below lie special tokens and single bytes
+PERCENTILES = (50, 90, 95, 99)
+
+Run = Sequence[float]  # seconds until the first token, then of each further one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,54 +37,100 @@ class Latency(Metric):
     """Time to the first token and time a token."""
 
     name: ClassVar[str] = "latency"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     key: ClassVar[str] = "ms_per_token"
     higher_is_better: ClassVar[bool] = False
     unit: ClassVar[str] = "ms"
     extra: ClassVar[str] = "hf"
     timed: ClassVar[bool] = True
+    cost: ClassVar[int] = 4
+    keys: ClassVar[tuple[str, ...]] = (
+        "ms_per_token", "ttft_ms", "tokens_per_s", "prefill_tokens_per_s", "speedup", "ttft_speedup",
+        *(f"{name}_p{share}" for name in ("ms_per_token", "ttft_ms") for share in (50, 90, 95, 99)),
+        "threads", "load_average", "busy", "prompt", "new", "warm_up", "repeats",
+    )  # fmt: skip
 
     prompt_tokens: int = param(128, help="Length of the prompt.", unit="token")
     new_tokens: int = param(64, help="Tokens written in one run.", unit="token")
     warm_up: int = param(1, help="Runs before the measured ones.")
     repeats: int = param(5, help="Measured runs.")
 
-    def measure(self, model: Model, context: MetricContext) -> dict[str, Any]:
-        """Return milliseconds a token, tokens a second, time to the first token, and under what conditions."""
-        if self.prompt_tokens < 1 or self.new_tokens < 2 or self.repeats < 1:
+    def __post_init__(self) -> None:
+        """Refuse counts that leave nothing to time."""
+        if self.prompt_tokens < 1 or self.new_tokens < 2 or self.repeats < 1 or self.warm_up < 0:
             raise BadValue(
                 "`latency` needs a prompt, at least 2 new tokens and 1 run",
                 hint="leave out `prompt_tokens`, `new_tokens` and `repeats`",
             )
-        ids = random_ids(_vocabulary(model), self.prompt_tokens, context.seed)
-        runs: list[list[float]] = []
-        with contextlib.closing(open_session(model, threads=context.threads)) as session:
-            for number in range(self.warm_up + self.repeats):
-                runs.append(session.step_times(ids, self.new_tokens))
-                context.on_progress(number + 1, self.warm_up + self.repeats, "runs")
-        return {
-            **figures(runs[self.warm_up :], self.prompt_tokens),
-            "threads": context.threads,
-            "prompt": self.prompt_tokens,
-            "new": self.new_tokens,
-            "repeats": self.repeats,
-        }
+
+    def measure(self, model: Model, context: MetricContext) -> dict[str, Any]:
+        """Return medians, percentiles and intervals, how they compare, and under what conditions."""
+        models = [model]
+        if context.against is not None and context.against != model:
+            models.append(context.against)
+        (runs, *others), held = self._runs(models, context)
+        values = {
+            **figures(runs, self.prompt_tokens, context.seed), **held,
+            "prompt": self.prompt_tokens, "new": self.new_tokens, "warm_up": self.warm_up, "repeats": self.repeats,
+        }  # fmt: skip
+        return compared(values, runs, others[0], self.prompt_tokens, context.seed) if others else values
+
+    def _runs(self, models: Sequence[Model], context: MetricContext) -> tuple[list[list[Run]], dict[str, Any]]:
+        """Return the measured runs of each model, taken in turn, and under what conditions."""
+        ids = random_ids(min(vocabulary_of(model) for model in models), self.prompt_tokens, context.seed)
+        runs: list[list[Run]] = [[] for _ in models]
+        rounds = self.warm_up + self.repeats
+        with contextlib.ExitStack() as stack:
+            sessions = [
+                stack.enter_context(contextlib.closing(open_session(model, threads=context.threads)))
+                for model in models
+            ]
+            for session in sessions:
+                session.warm()
+            conditions = Conditions(context.threads)
+            for number in range(rounds):
+                order = range(len(models)) if number % 2 == 0 else reversed(range(len(models)))
+                for place in order:
+                    runs[place].append(sessions[place].step_times(ids, self.new_tokens))
+                context.on_progress(number + 1, rounds, "runs")
+            return [one[self.warm_up :] for one in runs], conditions.values()
 
 
-def figures(runs: Sequence[Sequence[float]], prompt_tokens: int) -> dict[str, float]:
-    """Return the numbers of some runs, each given as the seconds of its steps, the prompt in the first."""
-    first = [run[0] for run in runs]
-    later = [sum(run[1:]) / (len(run) - 1) for run in runs]
-    return {
-        "ms_per_token": 1e3 * percentile(later, 50),
-        "ms_per_token_p10": 1e3 * percentile(later, 10),
-        "ms_per_token_p90": 1e3 * percentile(later, 90),
-        "tokens_per_s": 1 / percentile(later, 50),
-        "prefill_tokens_per_s": prompt_tokens / percentile(first, 50),
-        "ttft_ms": 1e3 * percentile(first, 50),
-        "ttft_ms_p10": 1e3 * percentile(first, 10),
-        "ttft_ms_p90": 1e3 * percentile(first, 90),
+def figures(runs: Sequence[Run], prompt_tokens: int, seed: int = 0) -> dict[str, Any]:
+    """Return the numbers of some runs; rates are of the medians."""
+    first = [1e3 * run[0] for run in runs]
+    later = [1e3 * sum(run[1:]) / (len(run) - 1) for run in runs]  # of each run: what a reader of it waits for
+    single = [1e3 * step for run in runs for step in run[1:]]
+    values: dict[str, Any] = {
+        "ms_per_token": median(later), "ttft_ms": median(first), "tokens_per_s": 1e3 / median(later),
+        "prefill_tokens_per_s": 1e3 * prompt_tokens / median(first),
+    }  # fmt: skip
+    values |= {f"ms_per_token_p{share}": percentile(single, share) for share in PERCENTILES}
+    values |= {f"ttft_ms_p{share}": percentile(first, share) for share in PERCENTILES}
+    slow, slow_first = interval(later, median, seed), interval(first, median, seed)
+    values["intervals"] = {
+        "ms_per_token": list(slow), "tokens_per_s": [1e3 / bound for bound in reversed(slow)],
+        "ttft_ms": list(slow_first),
+        "prefill_tokens_per_s": [1e3 * prompt_tokens / bound for bound in reversed(slow_first)],
+    }  # fmt: skip
+    return values
+
+
+def compared(
+    values: dict[str, Any], runs: Sequence[Run], others: Sequence[Run], prompt_tokens: int, seed: int
+) -> dict[str, Any]:
+    """Add the numbers of the model that was timed in turn, and how many times as fast this one is."""
+    against = figures(others, prompt_tokens, seed)
+    later = [(sum(run[1:]), sum(other[1:])) for run, other in zip(runs, others, strict=True)]
+    first = [(run[0], other[0]) for run, other in zip(runs, others, strict=True)]
+    sure = {
+        "speedup": list(interval(later, ratio_of_medians, seed)),
+        "ttft_speedup": list(interval(first, ratio_of_medians, seed)),
     }
+    return {
+        **values, "speedup": ratio_of_medians(later), "ttft_speedup": ratio_of_medians(first),
+        "against": against, "intervals": {**values["intervals"], **sure},
+    }  # fmt: skip
 
 
 def random_ids(vocabulary: int, count: int, seed: int) -> list[int]:
@@ -84,21 +139,13 @@ def random_ids(vocabulary: int, count: int, seed: int) -> list[int]:
     return random.Random(seed).choices(range(first, vocabulary), k=count)
 
 
-def percentile(values: Sequence[float], share: float) -> float:
-    """Return the value below which ``share`` percent lie, interpolated between neighbours."""
-    ranked = sorted(values)
-    place = (len(ranked) - 1) * share / 100
-    below = int(place)
-    above = min(below + 1, len(ranked) - 1)
-    return ranked[below] + (ranked[above] - ranked[below]) * (place - below)
-
-
-def _vocabulary(model: Model) -> int:
+def vocabulary_of(model: Model) -> int:
+    """Return the number of tokens that a model knows."""
     match model:
         case HfModel():
             return int(model.config().get("text_config", model.config())["vocab_size"])
         case HfAdapter():
-            return _vocabulary(model.root())
+            return vocabulary_of(model.root())
         case GenaiModel():
             return int(model.config()["model"]["vocab_size"])
     return FIRST_ORDINARY  # opening it says why it does not generate

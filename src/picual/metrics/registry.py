@@ -13,10 +13,14 @@ from picual.space import Settings
 
 BUILT_IN: dict[str, str] = {
     "accuracy": "picual.metrics.accuracy:Accuracy",
+    "sklearn": "picual.metrics.sklearn:Sklearn",
     "perplexity": "picual.metrics.perplexity:Perplexity",
     "divergence": "picual.metrics.divergence:Divergence",
     "size": "picual.metrics.size:Size",
     "latency": "picual.metrics.latency:Latency",
+    "batch-latency": "picual.metrics.batch_latency:BatchLatency",
+    "memory": "picual.metrics.memory:Memory",
+    "load": "picual.metrics.load:Load",
     "bag-of-words": "picual.metrics.bag_of_words:BagOfWords",
 }
 

@@ -29,6 +29,8 @@ def obstacles(plan: Plan, store: Store, output: Path) -> list[PicualError]:
     for needed in needs:
         absent = [module for module in needed.imports if not _lazy.is_installed(module)]
         found += [_lazy.missing(module, extra=needed.extra, by=needed.name) for module in absent[:1]]
+    if plan.search is not None and not _lazy.is_installed("optuna"):
+        found.append(_lazy.missing("optuna", extra="search", by="search"))
     found += _hosts(recipe)
     try:
         recipe.target.require_here()

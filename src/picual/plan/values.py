@@ -13,6 +13,7 @@ from picual.metrics.base import Metric
 from picual.models import Model, Profile
 from picual.passes.base import Forecast, Pass
 from picual.recipe.schema import Note, Place, Recipe
+from picual.search import samplers
 from picual.search.parameters import Candidate, Space
 from picual.search.settings import Settings
 from picual.sources.base import Source
@@ -76,6 +77,14 @@ class Plan:
     metrics: tuple[PlannedMetric, ...]
     machine: Machine
     threads: int
+
+    @property
+    def sampler(self) -> str:
+        """Name the sampler of a search, `auto` resolved."""
+        assert self.search is not None
+        if self.search.sampler != "auto":
+            return self.search.sampler
+        return samplers.chosen(self.space, trials=self.search.trials, objectives=len(self.search.objectives))
 
     @property
     def notes(self) -> tuple[Note, ...]:

@@ -208,12 +208,9 @@ def _main_key(report: Mapping[str, Any], metric: str) -> str:
     if said:
         return str(said)
     everywhere = [mapping(mapping(report.get(stage)).get(metric)) for stage in STAGES]
-    everywhere += [
-        mapping(mapping(trial.get("metrics")).get(metric)) for trial in mappings(report.get("trials"))
-    ]
+    everywhere += [mapping(mapping(trial.get("metrics")).get(metric)) for trial in mappings(report.get("trials"))]
     for values in everywhere:
         numbers = [key for key in values if key not in CIRCUMSTANCES and as_number(values, key) is not None]
         if numbers:
             return next((key for key in KNOWN if key in numbers), numbers[0])
     return ""
-

@@ -166,9 +166,7 @@ def class_tables(report: Mapping[str, Any]) -> list[ClassTable]:
     ]
 
 
-def _class_table(
-    report: Mapping[str, Any], metric: str, stage: str, classes: Mapping[str, Any]
-) -> ClassTable:
+def _class_table(report: Mapping[str, Any], metric: str, stage: str, classes: Mapping[str, Any]) -> ClassTable:
     if not all(isinstance(value, Mapping) for value in classes.values()):  # one share a class
         plain = tuple((str(label), (_share(number(value)),)) for label, value in classes.items())
         return ClassTable(metric, TITLES[stage], ("right (%)",), plain)

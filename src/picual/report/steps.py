@@ -69,7 +69,9 @@ def _bar(step: Mapping[str, Any], start: float | None, whole: float) -> Bar:
 
 
 def _plain(values: Any) -> dict[str, Any]:
-    return {str(key): value for key, value in mapping(values).items() if is_number(value) or isinstance(value, str)}
+    return {
+        str(key): value for key, value in mapping(values).items() if is_number(value) or isinstance(value, str)
+    }
 
 
 def curve_charts(report: Mapping[str, Any]) -> list[tuple[str, list[CurveChart]]]:

@@ -88,7 +88,9 @@ def trial_table(report: Mapping[str, Any]) -> TrialTable | None:
     asked = goals(report)
     measures = measures_in(report, [mapping(trial.get("metrics")) for trial in trials])
     shown = [one for one in measures if one.is_main or (one.metric, one.key) in asked]
-    shown.sort(key=lambda one: asked.index((one.metric, one.key)) if (one.metric, one.key) in asked else len(asked))
+    shown.sort(
+        key=lambda one: asked.index((one.metric, one.key)) if (one.metric, one.key) in asked else len(asked)
+    )
     rows = [_row(trial, parameters, shown, mapping(report.get("search"))) for trial in trials]
     rows.sort(key=lambda row: (row.rank is None, row.rank or 0, list(FATES).index(row.fate), row.number))
     return TrialTable(tuple(parameters), tuple(shown), tuple(rows))
@@ -211,7 +213,9 @@ def plot(report: Mapping[str, Any], table: TrialTable | None) -> Plot | None:
 
 
 def _measured_axes(report: Mapping[str, Any]) -> list[Axis]:
-    trials = {int(number(one.get("number")) or 0): mapping(one.get("metrics")) for one in mappings(report["trials"])}
+    trials = {
+        int(number(one.get("number")) or 0): mapping(one.get("metrics")) for one in mappings(report["trials"])
+    }
     limits = constraints_of(report)
     axes = []
     for measure in measures_in(report, list(trials.values())):

@@ -42,7 +42,12 @@ def verdict_of(report: Mapping[str, Any]) -> Verdict:
     error = mapping(report.get("error"))
     what = str(error.get("what", ""))
     where = f"It happened at {error['where']}." if error.get("where") else ""
-    sentences = (what and what[:1].upper() + what[1:].rstrip(".") + ".", where, *_nearest(report), *_chosen(report))
+    sentences = (
+        what and what[:1].upper() + what[1:].rstrip(".") + ".",
+        where,
+        *_nearest(report),
+        *_chosen(report),
+    )
     return Verdict(
         good=False,
         headline=branch(str(report.get("verdict"))),
@@ -75,7 +80,11 @@ def _against(report: Mapping[str, Any]) -> list[str]:
     """Return a sentence for each main number of the model: its value, and how it stands to the others."""
     best = mapping(report.get("best"))
     asked = goals(report)
-    measures = [measure for measure in measures_in(report, [best]) if measure.is_main or (measure.metric, measure.key) in asked]
+    measures = [
+        measure
+        for measure in measures_in(report, [best])
+        if measure.is_main or (measure.metric, measure.key) in asked
+    ]
     measures.sort(key=lambda measure: (measure.metric, measure.key) not in asked)
     sentences = []
     for measure in measures[:MOST_SENTENCES]:
@@ -151,5 +160,3 @@ def settings_text(candidate: Mapping[str, Any]) -> str:
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-

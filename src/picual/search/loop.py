@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 
 from picual.search import ranking
@@ -27,6 +27,7 @@ class Loop:
         attempt: Tries a candidate; must not raise for what is the candidate's fault.
         settle: Called with each finished trial, in the calling thread; returns it as it is to be recorded.
         parallel: Trials at a time.
+        abandon: Stops what is under way, when the search is interrupted.
     """
 
     study: Study
@@ -35,34 +36,46 @@ class Loop:
     attempt: Callable[[int, Candidate], Trial]
     settle: Callable[[Trial], Trial] = lambda trial: trial
     parallel: int = 1
+    abandon: Callable[[], None] = lambda: None
 
     def go(self) -> str:
         """Try candidates; return why the search ended."""
         started = time.monotonic()
-        if self.parallel == 1:  # in this thread, where Ctrl-C arrives
-            while not (why := self._stop(started)):
-                asked = self.study.ask(self.sampler, self.outlook)
-                if asked is None:
-                    return EXHAUSTED
-                self.study.tell(self.settle(replace(self.attempt(*asked), number=asked[0])))
-            return why
-        under_way: dict[Future[Trial], int] = {}
         with ThreadPoolExecutor(self.parallel) as pool:
-            while True:
-                why = self._stop(started)
-                while not why and len(under_way) < self.parallel:
-                    asked = self.study.ask(self.sampler, self.outlook)
-                    if asked is None:
-                        why = EXHAUSTED
-                        break
-                    under_way[pool.submit(self.attempt, *asked)] = asked[0]
-                    why = self._stop(started)
-                if not under_way:
-                    return why
-                done, _ = wait(under_way, return_when=FIRST_COMPLETED)
-                for future in sorted(done, key=lambda one: under_way[one]):
-                    trial = replace(future.result(), number=under_way.pop(future))
-                    self.study.tell(self.settle(trial))
+            while not (why := self._stop(started)):
+                batch = self._batch(started)
+                if not batch:
+                    return EXHAUSTED
+                if self.parallel == 1:  # in this thread, where Ctrl-C arrives
+                    self._tell(batch[0][0], self.attempt(*batch[0]))
+                    continue
+                self._together(pool, batch)
+        return why
+
+    def _batch(self, started: float) -> list[tuple[int, Candidate]]:
+        """Ask for as many as are tried at a time.
+
+        All are asked for before any is tried, so that what is asked does not hang on which of them ends first.
+        """
+        batch: list[tuple[int, Candidate]] = []
+        while not (batch and (batch[-1][0] + 1) % self.parallel == 0) and not self._stop(started):
+            asked = self.study.ask(self.sampler, self.outlook)
+            if asked is None:
+                break
+            batch.append(asked)
+        return batch
+
+    def _together(self, pool: ThreadPoolExecutor, batch: list[tuple[int, Candidate]]) -> None:
+        under_way = {pool.submit(self.attempt, *asked): asked[0] for asked in batch}
+        try:
+            for done in as_completed(under_way):
+                self._tell(under_way[done], done.result())
+        except BaseException:
+            self.abandon()  # else the others would run to their end first
+            raise
+
+    def _tell(self, number: int, trial: Trial) -> None:
+        self.study.tell(self.settle(replace(trial, number=number)))
 
     def _stop(self, started: float) -> str:
         settings = self.study.settings

@@ -98,7 +98,7 @@ def sample_report(*, trials: int = 20, fits: bool = True) -> dict[str, Any]:
 
 
 def _stage(*, accuracy: float, size: float, ms: float, kl: float, ppl: float, seed: int) -> dict[str, Any]:
-    chance = random.Random(seed)  # noqa: S311  # made up numbers
+    chance = random.Random(seed)  # made up numbers
     half = 1.96 * math.sqrt(max(accuracy * (1 - accuracy), 0.002) / 240)
     hits = "".join("1" if chance.random() < accuracy else "0" for _ in range(240))
     return {
@@ -121,7 +121,7 @@ def _stage(*, accuracy: float, size: float, ms: float, kl: float, ppl: float, se
 
 def _trials(count: int, limit: float) -> list[dict[str, Any]]:
     space = list(itertools.product([8, 16, 32], [60, 120], [32, 64, 128], ["int4", "int8"]))
-    chance = random.Random(7)  # noqa: S311
+    chance = random.Random(7)
     chosen = [space[index % len(space)] for index in chance.sample(range(max(count, len(space))), count)]
     made = [_trial(number, *settings, limit, chance) for number, settings in enumerate(chosen)]
     feasible = sorted((t for t in made if t["feasible"]), key=lambda t: t["metrics"]["divergence"]["kl"])
@@ -148,7 +148,9 @@ def _trial(
 ) -> dict[str, Any]:
     size = 97.2 + 12.4 * (32 / block) + (14.2 if head == "int8" else 0.0)
     kl = 0.105 + 0.05 * math.log2(block / 32) + (0.0 if head == "int8" else 0.062) + chance.uniform(-0.008, 0.008)
-    right = round(240 * (0.80 + 0.02 * math.log2(rank / 4) + 0.02 * (steps == 120) - 0.10 * kl) + chance.gauss(0, 2))
+    right = round(
+        240 * (0.80 + 0.02 * math.log2(rank / 4) + 0.02 * (steps == 120) - 0.10 * kl) + chance.gauss(0, 2)
+    )
     trial: dict[str, Any] = {
         "number": number, "state": "complete", "feasible": False, "rank": None, "pareto": False, "tied": False,
         "candidate": {
@@ -178,7 +180,7 @@ def _failure(number: int) -> str:
 
 
 def _classes(metrics: dict[str, Any], seed: int) -> dict[str, Any]:
-    chance = random.Random(seed)  # noqa: S311
+    chance = random.Random(seed)
     counts = [[chance.choice([0, 0, 1, 2, 4]) for _ in (*LABELS, "other")] for _ in LABELS]
     for place, row in enumerate(counts):
         row[place] = 60 - sum(row) + row[place]
@@ -188,7 +190,11 @@ def _classes(metrics: dict[str, Any], seed: int) -> dict[str, Any]:
         precision, recall = counts[place][place] / column, counts[place][place] / 60
         f1 = 2 * precision * recall / (precision + recall)
         per_class[label] = {"precision": precision, "recall": recall, "f1": f1, "support": 60}
-    example = {"prompt": "Phrase: </script><b>what, you here?</b>\nTone:", "expected": "surprise", "answer": "fear|joy"}
+    example = {
+        "prompt": "Phrase: </script><b>what, you here?</b>\nTone:",
+        "expected": "surprise",
+        "answer": "fear|joy",
+    }
     accuracy = metrics.get("accuracy", {}) | {
         "confusion": {"labels": LABELS, "counts": counts}, "per_class": per_class, "examples": [example],
     }  # fmt: skip
@@ -238,7 +244,7 @@ def _constraints(winner: dict[str, Any], unquantized: dict[str, Any], limit: flo
 
 
 def _steps() -> list[dict[str, Any]]:
-    chance = random.Random(5)  # noqa: S311
+    chance = random.Random(5)
     loss = [[step, 0.35 + 2.9 * math.exp(-step / 28) + chance.uniform(-0.09, 0.09)] for step in range(1, 121)]
     check = {"step": 10, "points": [[step, 0.42 + 2.8 * math.exp(-step / 30)] for step in range(10, 121, 10)]}
     rate = [[step, 8e-4 * min(1.0, step / 10) * (1 - step / 130)] for step in range(1, 121)]
@@ -263,7 +269,9 @@ def _steps() -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _step(name: str, start: float | None, seconds: float, *, cached: bool, peak: float, **rest: Any) -> dict[str, Any]:
+def _step(
+    name: str, start: float | None, seconds: float, *, cached: bool, peak: float, **rest: Any
+) -> dict[str, Any]:
     checks = [
         {"name": "weights", "passed": True, "measured": 0.4991, "bound": 0.5, "detail": "largest move, in steps"},
         {"name": "first choice", "passed": True, "measured": 0.981, "bound": 0.95, "detail": "of 512 tokens"},

@@ -12,8 +12,11 @@ from picual.errors import BadValue, UnknownName
 from picual.metrics.accuracy import Accuracy
 from picual.metrics.asking import at_token_border, drawn
 from picual.metrics.base import MetricContext
+from picual.metrics.labels import likeliest, overlap, split, ties
+from picual.metrics.predictions import Question
 from picual.models import GenaiModel, HfModel
 from picual.models.hf_session import HfSession
+from picual.models.likelihood import Likelihood
 from picual.testing.tiny import tiny_model
 
 Written = Callable[[list[dict[str, Any]]], str]
@@ -143,3 +146,144 @@ def test_a_blank_before_the_answer_is_left_to_the_model_when_its_token_holds_it(
         assert at_token_border("Tone: ", "joy", session) == "Tone: "
 
 
+@pytest.mark.parametrize("kind", ["taught", "taught_genai"])
+def test_by_likelihood_the_likeliest_class_is_the_answer(
+    kind: str, request: pytest.FixtureRequest, context: MetricContext, tmp_path: Any, tones: dict[str, str]
+) -> None:
+    context.folder = tmp_path / "out"
+
+    values = Accuracy(data="tone", expect="{tone}", by="likelihood").measure(
+        request.getfixturevalue(kind), context
+    )
+
+    assert (values["accuracy"], values["macro_f1"], values["ties"]) == (1.0, 1.0, 0)
+    lines = [json.loads(line) for line in (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()]
+    assert [line["taken"] for line in lines] == list(tones.values())
+    assert all(max(line["scores"], key=line["scores"].get) == line["taken"] for line in lines)
+    assert {len(line["scores"]) for line in lines} == {4}
+
+
+@pytest.mark.parametrize("by", ["generation", "likelihood"])
+def test_the_numbers_are_scikit_learns_on_the_kept_predictions(
+    by: Any, taught: HfModel, tones: dict[str, str], tone_template: str, written: Written, tmp_path: Any
+) -> None:
+    from sklearn import metrics
+
+    rows = [{"phrase": phrase, "tone": tone} for phrase, tone in tones.items()]
+    for row in rows[:3]:
+        row["tone"] = "joy"
+    rows += [{"phrase": "some words it never saw", "tone": "fear"}] * 2
+    data = {"tone": DataConfig(files=(written(rows),), template=tone_template)}
+
+    values = Accuracy(data="tone", expect="{tone}", by=by).measure(
+        taught, MetricContext(data=data, folder=tmp_path)
+    )
+
+    lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    expected, taken = [line["expected"] for line in lines], [line["taken"] for line in lines]
+    labels = values["confusion"]["labels"]
+    assert 0 < values["accuracy"] < 1
+    assert values["accuracy"] == metrics.accuracy_score(expected, taken)
+    assert values["macro_f1"] == pytest.approx(
+        metrics.f1_score(expected, taken, labels=labels, average="macro", zero_division=0)
+    )
+    columns = labels if all(taken) else [*labels, ""]
+    table = metrics.confusion_matrix(expected, taken, labels=columns)[: len(labels)]
+    assert values["confusion"]["counts"] == table.tolist()
+
+
+@pytest.mark.parametrize(
+    ("labels", "message", "hint"),
+    [
+        (("joy", "fear", "sadness", "suprise"), "row 4 of `tone` expects `surprise`", "`suprise`"),
+        (("joy", "fear", "sadness", "surprise", "anger"), "no row of `tone` expects the label `anger`", "`fear`"),
+        (("joy",), "two different labels", "fear, joy"),
+    ],
+)
+@pytest.mark.parametrize("by", ["generation", "likelihood"])
+def test_labels_and_rows_must_fit(
+    taught: HfModel, context: MetricContext, by: Any, labels: tuple[str, ...], message: str, hint: str
+) -> None:
+    with pytest.raises(BadValue, match=message) as caught:
+        Accuracy(data="tone", expect="{tone}", by=by, labels=labels).measure(taught, context)
+    assert hint in caught.value.hint
+
+
+def test_open_answers_have_no_likelihood(taught: HfModel, written: Written) -> None:
+    rows = [{"q": str(number), "a": f"answer {number}"} for number in range(60)]
+    data = {"d": DataConfig(files=(written(rows),), prompt="{q}?", response="{a}")}
+
+    with pytest.raises(BadValue, match="expect 60 answers"):
+        Accuracy(data="d", by="likelihood").measure(taught, MetricContext(data=data))
+
+
+class Words:
+    """A session whose tokens are words with the blank before them, as in most tokenizers; it likes short ones."""
+
+    def encode(self, text: str) -> list[int]:
+        pieces = text.replace(" ", "| ").split("|")
+        return [sum(ord(letter) * 7**place for place, letter in enumerate(piece)) for piece in pieces if piece]
+
+    def decode(self, ids: Any) -> str:
+        return "some text"
+
+    def likelihoods(self, rows: Any) -> list[Likelihood]:
+        return [Likelihood(-float(len(text)), greedy=False) for _, text in rows]
+
+
+def test_prompt_and_labels_are_split_where_the_first_label_changes_a_token() -> None:
+    words: Any = Words()
+
+    rows = split(words, "Tone: ", ["joy", "deep sadness"])
+
+    assert rows == [
+        (words.encode("Tone:"), words.encode(" joy")),
+        (words.encode("Tone:"), words.encode(" deep sadness")),
+    ]
+
+
+def test_of_labels_equally_likely_the_first_is_taken_and_ties_are_counted() -> None:
+    words: Any = Words()
+    asked = [Question("Tone: ", "fear"), Question("Tone: ", "joy")]
+
+    found = likeliest(words, asked, ["joy", "fear"], before=["", ""], after="", where="")
+
+    assert [one.taken for one in found] == ["joy", "joy"]
+    assert [one.right for one in found] == [False, True]
+    assert ties(found) == 2
+    assert overlap(["joy", "joy and fear"])
+    assert not overlap(["joy", "fear"])
+
+
+@pytest.mark.parametrize(
+    ("config", "fields", "expected"),
+    [
+        ({"template": "{p}: {t}!{p}"}, {"expect": "{t}"}, ("", "!")),
+        ({"prompt": "{p}:", "response": " {t}<|end|>"}, {"expect": "{t}"}, (" ", "<|end|>")),
+        ({"prompt": "{p}:", "response": " {t}"}, {}, ("", "")),
+        ({"template": "{p}: {t}"}, {"expect": "{t}", "prompt": "{p} ->"}, (None, "")),
+    ],
+)
+def test_what_stands_around_a_label_is_taken_from_the_data(
+    config: dict[str, Any], fields: dict[str, Any], expected: tuple[str | None, str]
+) -> None:
+    metric = Accuracy(data="d", by="likelihood", **fields)
+
+    assert metric._around(DataConfig(**config)) == expected
+
+
+def test_a_part_of_the_rows_is_drawn_from_all_of_them_and_never_less_than_twenty() -> None:
+    rows = [{"n": number} for number in range(400)]
+
+    part = drawn(rows, 0.25, seed=3)
+
+    assert len(part) == 100
+    assert part == sorted(part, key=lambda row: row["n"])
+    assert 100 < sum(row["n"] for row in part) / 100 < 300  # from both ends
+    assert part == drawn(rows, 0.25, seed=3) != drawn(rows, 0.25, seed=4)
+    assert (len(drawn(rows[:40], 0.25, seed=3)), len(drawn(rows[:10], 0.25, seed=3))) == (20, 10)
+    probe = Accuracy(data="d").probe()
+    assert probe is not None
+    assert (probe.part, probe.probe()) == (0.25, None)
+    with pytest.raises(BadValue, match="`part` is 0"):
+        Accuracy(part=0)

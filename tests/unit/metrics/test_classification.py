@@ -7,7 +7,12 @@ import pytest
 from sklearn import metrics
 
 from picual.metrics.classification import (
-    MOST_CLASSES, confusion, macro_f1, macro_f1_interval, summary, wilson,
+    MOST_CLASSES,
+    confusion,
+    macro_f1,
+    macro_f1_interval,
+    summary,
+    wilson,
 )  # fmt: skip
 from picual.metrics.predictions import Prediction
 
@@ -73,7 +78,9 @@ def test_the_bootstrap_covers_the_truth_about_as_often_as_it_says() -> None:
         low, high = macro_f1_interval(confusion(answered(150, seed=seed), CLASSES), seed)
         inside += low <= truth <= high
 
-    assert 0.88 <= inside / 200 <= 0.99  # 0.95, less what the percentile bootstrap loses, plus or minus 3 deviations
+    assert (
+        0.88 <= inside / 200 <= 0.99
+    )  # 0.95, less what the percentile bootstrap loses, plus or minus 3 deviations
 
 
 def test_the_bootstrap_repeats_with_its_seed() -> None:

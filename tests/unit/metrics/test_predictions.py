@@ -51,5 +51,3 @@ def test_predictions_are_kept_a_line_a_row_where_there_is_a_folder(tmp_path: Pat
 
     (line,) = (tmp_path / "out" / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
     assert json.loads(line) == {"prompt": "a\n", "expected": "ü", "answer": "Ü.", "taken": "ü", "right": True}
-
-

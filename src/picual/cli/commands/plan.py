@@ -42,6 +42,14 @@ def _facts(a_plan: Plan) -> dict[str, Any]:
     ]  # fmt: skip
     notes = [vars(note) for note in a_plan.notes]
     return {
+        "search": None
+        if a_plan.search is None
+        else {
+            "sampler": a_plan.sampler,
+            "trials": a_plan.search.trials,
+            "candidates": a_plan.space.size,
+            "space": a_plan.space.to_wire(),
+        },
         "steps": steps,
         "notes": notes,
         "memory": a_plan.memory,
@@ -56,6 +64,12 @@ def _show(a_plan: Plan) -> None:
         state = "in the store" if step.cached else "run"
         rows.append([str(step.number), step.name, state, *_cost(step.forecast), step.why])
     click.echo(render.columns(rows))
+    if a_plan.search is not None:
+        size = a_plan.space.size
+        many = "candidates without end" if size is None else f"{size} candidates"
+        click.echo(
+            f"search: {many}, at most {a_plan.search.trials} are tried ({a_plan.sampler}); shown is the first"
+        )
     if a_plan.profile is None:
         click.echo(f"memory, disk and time are known once `{a_plan.recipe.model.uri}` is fetched")
         return

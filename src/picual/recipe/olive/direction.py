@@ -7,20 +7,8 @@ import re
 from picual.recipe.olive.reader import Reader
 
 _LOWER = {
-    "perplexity",
-    "wer",
-    "cer",
-    "mse",
-    "mae",
-    "loss",
-    "error",
-    "latency",
-    "time",
-    "ms",
-    "kl",
-    "size",
-    "bytes",
-}
+    "perplexity", "wer", "cer", "mse", "mae", "loss", "error", "latency", "time", "ms", "kl", "size", "bytes",
+}  # fmt: skip
 _HIGHER = {
     "acc", "accuracy", "f1", "precision", "recall", "auc", "auroc", "top", "map", "iou", "score", "bleu", "rouge",
     "match", "throughput", "psnr", "ssim", "similarity", "correlation", "rtfx",
@@ -52,7 +40,8 @@ def is_higher_better(reader: Reader, kind: str, name: str, metric: str) -> bool:
         known = by_name(name) is not False
     if known is not None:
         if given is not None and given is not known and found is not None:
-            text = f"a {kind.replace('_', ' ')} is better when it is {'higher' if known else 'lower'}, whatever this says"
+            way = "higher" if known else "lower"
+            text = f"a {kind.replace('_', ' ')} is better when it is {way}, whatever this says"
             reader.ledger.note(found.path, "replaced", text)
         return known
     if given is not None:

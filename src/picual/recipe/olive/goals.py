@@ -10,7 +10,7 @@ from typing import Any
 from picual.errors import nearest
 from picual.recipe.olive.notes import Ledger, Path_
 from picual.recipe.olive.reader import Found, Reader, object_reader, word
-from picual.recipe.olive.sub_types import SubType
+from picual.recipe.olive.sub_types import LAST, SubType
 
 TYPES = ("threshold", "min-improvement", "percent-min-improvement", "max-degradation", "percent-max-degradation")
 _SPELLED_KEYS = ("goal", "priority", "priority_rank", "is_first_priority")
@@ -59,8 +59,8 @@ class Goals:
             text = "without a search nothing is chosen: the metric is measured and reported"
             reader.drop_all(dict.fromkeys(_SPELLED_KEYS, ("ignored", text)))
             return
-        if priority is not None and found is not None:
-            self._ranked.append((priority, found.path, number))
+        if priority is not None:
+            self._ranked.append((priority, sub_type.path if found is None else found.path, number))
         else:
             self._unranked.append((sub_type.path, number))
             text = "no objective: the number is measured and reported"
@@ -99,7 +99,7 @@ class Goals:
         for place, (priority, path, number) in enumerate(ranked):
             direction = "maximize" if number.is_higher_better else "minimize"
             text = f"becomes `search.objectives`: {direction} `{number.measurement}`, number {place + 1}"
-            if place and ranked[place - 1][0] == priority:
+            if place and ranked[place - 1][0] == priority != LAST:
                 text += "; of equal priorities the first in the file comes first"
             self.ledger.mapped(path, text)
             self.where.setdefault(f"search.{direction}", path)

@@ -9,6 +9,7 @@ from typing import Any
 from picual.data.base import DataConfig
 from picual.recipe.olive.context import Context
 from picual.recipe.olive.data import INPUT_MODEL_DATA, DataSets
+from picual.recipe.olive.direction import is_higher_better
 from picual.recipe.olive.goals import Number
 from picual.recipe.olive.notes import Kind, Reason
 from picual.recipe.olive.reader import Found, Reader, object_reader
@@ -110,7 +111,15 @@ class Measured:
             self.reader.drop(name, kind, text)
 
 
+def read_size(metric: Measured) -> None:
+    """Read a size on disk, which Olive counts in bytes and Picual in megabytes."""
+    name = metric.spec("size", {})
+    for place, sub_type in enumerate(metric.wanted):
+        higher = is_higher_better(sub_type.reader, metric.kind, sub_type.name, metric.name)
+        metric.numbers[place] = Number(name, higher, "MB", per=1e6)
+
+
 def metric_reader(context: Context, found: Found) -> Reader:
-    """Return the reader of a metric: its own keys, then those of `user_config`, which may also stand beside them."""
+    """Return the reader of a metric: its own keys, then those of `user_config`, which may stand there too."""
     inner = object_reader(context.ledger, found, nested="user_config")
     return Reader(context.ledger, list(reversed(inner.layers)))

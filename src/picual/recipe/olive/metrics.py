@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping
 
 from picual.recipe.olive.context import Context
 from picual.recipe.olive.data import DataSets
-from picual.recipe.olive.direction import is_higher_better
 from picual.recipe.olive.engine import Engine
-from picual.recipe.olive.goals import Goals, Number
+from picual.recipe.olive.goals import Goals
 from picual.recipe.olive.harness import read_harness
-from picual.recipe.olive.measured import UNUSED, Measured, metric_reader
+from picual.recipe.olive.measured import UNUSED, Measured, metric_reader, read_size
 from picual.recipe.olive.notes import Path_, Reason
 from picual.recipe.olive.reader import Found, Reader, object_reader, word
 from picual.recipe.olive.scores import read_scores
@@ -20,7 +19,7 @@ from picual.recipe.olive.user_code import read_code
 from picual.recipe.schema import MetricSpec
 
 _KINDS: dict[str, Callable[[Measured], None]] = {
-    "size_on_disk": lambda metric: _size(metric),
+    "size_on_disk": read_size,
     "latency": read_timing,
     "throughput": read_timing,
     "accuracy": read_scores,
@@ -120,8 +119,7 @@ def _metric(
     given = reader.find_type()
     kind = "" if given is None else word(given.value)
     wanted = sub_types(context, reader)
-    own = reader.text("name", to="metrics") or kind
-    metric = Measured(context, sets, reader, found, own.replace(".", "_").strip(), kind, wanted, others)
+    metric = Measured(context, sets, reader, found, _name(reader, kind), kind, wanted, others)
     if kind in _KINDS:
         _KINDS[kind](metric)
     else:
@@ -141,6 +139,17 @@ def _metric(
     return metric.specs
 
 
+def _name(reader: Reader, kind: str) -> str:
+    """Return the name of a metric, without dots: after a dot stands the number that is meant."""
+    found = reader.given("name")
+    if found is None:
+        return kind
+    if isinstance(found.value, bool) or not isinstance(found.value, str | int | float):
+        reader.wrong_type(found, "text")
+        return kind
+    return str(found.value).replace(".", "_").strip() or kind
+
+
 def _say(metric: Measured) -> None:
     """Note what became of the names, and why other keys have no effect."""
     ledger = metric.context.ledger
@@ -155,14 +164,7 @@ def _say(metric: Measured) -> None:
             sub_type.reader.drop_all(_LEFT)
         else:
             ledger.note(sub_type.path, "later", metric.missing[place])
-            path = sub_type.reader.layers[-1].path
+            path = sub_type.reader.layers[0].path
             if path != metric.found.path:
                 ledger.note(path, "later", metric.missing[place])
     metric.reader.drop_all({**UNUSED, **_LEFT})
-
-
-def _size(metric: Measured) -> None:
-    name = metric.spec("size", {})
-    for place, sub_type in enumerate(metric.wanted):
-        higher = is_higher_better(sub_type.reader, metric.kind, sub_type.name, metric.name)
-        metric.numbers[place] = Number(name, higher, "MB", per=1e6)

@@ -66,7 +66,6 @@ def read_scores(metric: Measured) -> None:
     """Read an accuracy: every sub type becomes a number of its own."""
     backend = metric.reader.find("backend")
     hugging = backend is not None and word(backend.value) == HUGGING_FACE
-    metric.reader.drop("backend", "mapped", "Picual computes it by itself")
     for place, sub_type in enumerate(metric.wanted):
         try:
             equal = _equal(metric, sub_type, hugging=hugging)

@@ -38,7 +38,7 @@ def search_of(context: Context, strategy: Strategy, goals: Goals, recipe: Recipe
         goals.count_for_nothing("there is nothing to choose between: the metric is measured and reported")
         return None
     settings = dict(strategy.settings)
-    if strategy.is_exhaustive and (size := searching.space_of(recipe).size) is not None:
+    if strategy.is_exhaustive and not context.searched and (size := searching.space_of(recipe).size) is not None:
         settings["trials"] = min(size, settings.get("trials", size))
     return {**asked, **settings}
 

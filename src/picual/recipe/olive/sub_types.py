@@ -11,6 +11,8 @@ from picual.recipe.olive.reader import Found, Reader, object_reader, whole_numbe
 
 GOAL_KEYS = ("priority", "priority_rank", "is_first_priority", "goal", "higher_is_better", "metric_config")
 
+LAST = 1000  # priority of a metric of the oldest form that has none
+
 
 @dataclass(frozen=True)
 class SubType:
@@ -20,11 +22,13 @@ class SubType:
         title: Its name as it is written; empty when the metric has but one number.
         reader: Of its entry; in the old form, of the metric.
         path: Where its name stands.
+        is_alone: Whether it is of the oldest form, a metric with one number, each of which is an objective.
     """
 
     title: str
     reader: Reader
     path: Path_
+    is_alone: bool = False
 
     @property
     def name(self) -> str:
@@ -36,7 +40,10 @@ class SubType:
         return self.reader.child("metric_config", nested=None)
 
     def priority(self) -> int | None:
-        """Return its place among the objectives, from 1; None when it is none."""
+        """Return its place among the objectives, from 1; None when it is none.
+
+        In the oldest form every metric is one: after the first in priority the others follow as the file has them.
+        """
         found = self.reader.given("priority", "priority_rank")
         if found is not None:
             number = whole_number(found.value)
@@ -44,7 +51,9 @@ class SubType:
                 self.reader.wrong_type(found, "a whole number")
             return number if number is not None and number > 0 else None
         first = self.reader.given("is_first_priority")
-        return 1 if first is not None and first.value is True else None
+        if first is not None and first.value is True:
+            return 1
+        return LAST if self.is_alone else None
 
 
 def sub_types(context: Context, reader: Reader) -> list[SubType]:
@@ -54,8 +63,8 @@ def sub_types(context: Context, reader: Reader) -> list[SubType]:
     if found is None:
         single = reader.given("sub_type")
         if single is not None and isinstance(single.value, str):
-            return [SubType(single.value.strip(), reader, single.path)]
-        return [SubType("", reader, reader.layers[-1].path)]
+            return [SubType(single.value.strip(), reader, single.path, is_alone=True)]
+        return [SubType("", reader, reader.layers[0].path, is_alone=True)]
     if not isinstance(found.value, list):
         ledger.problem(found.path, "`sub_types` must be a list", '`"sub_types": [{"name": "accuracy_score"}]`')
         return []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from picual.recipe.olive.direction import is_higher_better
 from picual.recipe.olive.goals import Number
 from picual.recipe.olive.measured import Measured
 from picual.recipe.olive.notes import Path_, Reason
@@ -25,8 +26,8 @@ def read_timing(metric: Measured) -> None:
     for place, sub_type in enumerate(metric.wanted):
         number = sub_type.name or NUMBERS[0]
         if number in NUMBERS:
-            to = Number(f"{name}.{prefix}{number}", metric.kind == "throughput", unit)
-            metric.numbers[place] = to
+            higher = is_higher_better(sub_type.reader, metric.kind, sub_type.name, metric.name)
+            metric.numbers[place] = Number(f"{name}.{prefix}{number}", higher, unit)
         else:
             metric.missing[place] = f"`{number}` is not one of {', '.join(NUMBERS)}"
     metric.reader.drop_all(_CODE)

@@ -147,11 +147,11 @@ def test_passes_may_be_a_list_and_the_same_type_may_stand_twice(olive):
     ]  # fmt: skip
 
 
-def test_of_alternatives_the_first_is_the_step_and_the_others_are_for_later(olive):
+def test_without_a_search_the_first_of_alternatives_is_the_step(olive):
     recipe = olive({"passes": {"tune": [{"type": "LoRA", "r": 2}, {"type": "QLoRA", "r": 3}]}})
 
     assert [(step.name, step.type, step.fields["rank"]) for step in recipe.steps] == [("tune", "lora", 2)]
-    assert ("passes.tune.1", "later") in {(note.path, note.kind) for note in recipe.notes}
+    assert ("passes.tune.1", "ignored") in {(note.path, note.kind) for note in recipe.notes}
 
 
 def test_the_first_flow_orders_the_steps_and_drops_the_others(olive):

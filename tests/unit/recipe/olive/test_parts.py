@@ -236,14 +236,6 @@ def test_a_number_of_rows_to_evaluate_on_is_named_and_a_share_is_held_out(olive)
         assert kinds(recipe)["passes.one.eval_dataset_size"] == ("mapped" if holdout else "ignored")
 
 
-def test_values_to_search_are_a_search_domain(olive):
-    recipe = olive(
-        {"passes": {"a": {"type": "LoRA", "r": [8, 16]}, "b": {"type": "LoRA", "r": "SEARCHABLE_VALUES"}}}
-    )
-
-    assert [step.fields["rank"] for step in recipe.steps] == [{"search": [8, 16]}, {"search": [16, 32, 64]}]
-
-
 @pytest.mark.parametrize(
     ("given", "fields"),
     [
@@ -268,42 +260,10 @@ def test_a_builder_of_metadata_alone_is_not_taken_for_one_of_models(olive):
 
 
 @pytest.mark.parametrize(
-    ("given", "search"),
-    [
-        (False, None), (None, None), (True, {"execution_order": "joint", "sampler": "sequential"}),
-        ({"search_algorithm": "tpe"}, {"search_algorithm": "tpe"}),
-    ],
-)  # fmt: skip
-def test_a_search_is_kept_for_later(olive, given, search):
-    assert olive({"engine": {"search_strategy": given}}).search == search
-
-
-@pytest.mark.parametrize(
     ("level", "ours"), [(0, "debug"), (1, "info"), (2, "warning"), (3, "error"), (4, "error")]
 )
 def test_the_log_tells_as_much_as_asked(olive, level, ours):
     assert olive({"log_severity_level": level}).log_level == ours
-
-
-def test_of_the_metrics_those_that_are_equal_are_measured_and_the_others_named(olive):
-    recipe = olive({
-        "data_configs": [{"name": "rows", "load_dataset_config": NO_FILE}],
-        "evaluators": {
-            "used": {"metrics": [
-                {"name": "bytes", "type": "size_on_disk", "sub_types": [{"name": "bytes", "priority": 1}]},
-                {"name": "ppl", "type": "accuracy", "sub_types": [{"name": "perplexity"}], "data_config": "rows"},
-                {"name": "speed", "type": "latency", "sub_types": [{"name": "avg"}]},
-            ]},
-            "unused": {"type": "LMEvaluator", "tasks": ["arc"]},
-        },
-        "evaluator": "used",
-    })  # fmt: skip
-
-    assert [(metric.name, metric.type, metric.fields) for metric in recipe.metrics] == [
-        ("bytes", "size", {}), ("ppl", "perplexity", {"data": "rows"}),
-    ]  # fmt: skip
-    assert kinds(recipe)["evaluators.used.metrics.2"] == "later"
-    assert kinds(recipe)["evaluators.unused"] == "ignored"
 
 
 @pytest.mark.parametrize("where", ["input_model", "load_kwargs", "hf_config", "from_pretrained_args", "pass"])

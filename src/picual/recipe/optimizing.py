@@ -1,0 +1,179 @@
+"""The recipe of ``picual optimize``: passes by target and precision, a search inside the limits, a reason for each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from picual.data.base import DataConfig
+from picual.data.files import rows
+from picual.errors import BadValue
+
+Aim = Literal["quality", "size", "speed"]
+TRIALS = 8
+MOST_CLASSES = 50
+SAMPLE = 500  # rows that are looked at to tell a label from a text
+# Columns that by custom hold what is asked and what is answered.
+PAIRS = (
+    ("prompt", "response"), ("prompt", "completion"), ("prompt", "answer"), ("question", "answer"),
+    ("instruction", "output"), ("instruction", "response"), ("input", "output"),
+)  # fmt: skip
+CHATS = ("messages", "conversations")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What a user asks for.
+
+    Attributes:
+        model: As in a recipe.
+        device: What it is made for.
+        precision: Of the weights; None: int4 or int8, whichever keeps the limits best.
+        data: A data set as in a recipe, for the accuracy; empty without one.
+        max_size: Such as ``110MB``.
+        min_accuracy: Such as ``0.85``, or ``0.99x`` of the unquantized model's.
+        max_kl: Nats from the unquantized model.
+        max_latency: Such as ``8ms`` a token.
+        aim: What is best among those that keep the limits; None: by the limits.
+        trials: At most.
+    """
+
+    model: str | Mapping[str, Any]
+    device: str = "cpu"
+    precision: str | None = "int4"
+    data: Mapping[str, Any] = field(default_factory=dict)
+    max_size: str | None = None
+    min_accuracy: str | None = None
+    max_kl: float | None = None
+    max_latency: str | None = None
+    aim: Aim | None = None
+    trials: int = TRIALS
+
+
+def recipe_for(wish: Wish) -> tuple[dict[str, Any], list[str]]:
+    """Return the recipe as a mapping, and why it is so.
+
+    Raises:
+        BadValue: A limit that cannot be read, or data of which nothing says what is asked.
+    """
+    reasons: list[str] = []
+    mapping: dict[str, Any] = {"version": 1, "model": wish.model, "target": {"device": wish.device}}
+    if wish.data:
+        mapping["data"] = {"data": dict(wish.data)}
+    mapping["passes"] = dict(_passes(wish, reasons))
+    mapping["metrics"] = dict(_metrics(wish, mapping, reasons))
+    mapping["search"] = _search(wish, reasons)
+    return mapping, reasons
+
+
+def _passes(wish: Wish, reasons: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    if _is_adapter(wish.model):
+        reasons.append("merge-adapter: the model is an adapter, and the runtime takes plain weights")
+        yield "merge-adapter", {}
+    fields: dict[str, Any] = {"precision": wish.precision or {"search": ["int4", "int8"]}}
+    if wish.precision in {None, "int4", "int8"}:
+        fields |= {"block": {"search": [32, 64, 128]}, "symmetric": {"search": [False, True]}}
+        reasons.append(
+            "build-genai: smaller blocks and zero points keep more of the model, larger and none save bytes"
+        )
+    if wish.precision in {None, "int4"}:
+        fields["head"] = {"search": ["int8", "int4"]}
+        reasons.append(
+            "build-genai: the head is the largest matrix of a small model, so its width is tried both ways"
+        )
+    yield "build-genai", fields
+
+
+def _metrics(wish: Wish, mapping: dict[str, Any], reasons: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    if wish.data:
+        asked = _accuracy(wish, mapping["data"]["data"], reasons)
+        yield "accuracy", {"data": "data", "split": "all", **asked}
+    elif wish.min_accuracy is not None:
+        raise BadValue("an accuracy needs rows to ask", hint="--data FILE, or a limit without data: --max-kl 0.1")
+    yield "divergence", {}
+    yield "size", {}
+    if wish.max_latency is not None or wish.aim == "speed":
+        yield "latency", {}
+
+
+def _search(wish: Wish, reasons: list[str]) -> dict[str, Any]:
+    bounds: dict[str, str] = {}
+    if wish.max_size is not None:
+        bounds["size"] = f"<= {wish.max_size}"
+    if wish.max_kl is not None:
+        bounds["divergence.kl"] = f"<= {wish.max_kl}"
+    if wish.min_accuracy is not None:
+        bounds["accuracy"] = _accuracy_bound(wish.min_accuracy)
+    if wish.max_latency is not None:
+        bounds["latency.ms_per_token"] = f"<= {wish.max_latency}"
+    aim = wish.aim or ("size" if bounds and wish.max_size is None else "quality")
+    goal = {"quality": "divergence.kl", "size": "size", "speed": "latency.ms_per_token"}[aim]
+    reasons.append({
+        "quality": "the best is the nearest to the unquantized model (KL divergence): it tells models apart that one"
+                   " accuracy cannot",
+        "size": "the best is the smallest that keeps the limits: no size was asked for",
+        "speed": "the best is the fastest a token",
+    }[aim])  # fmt: skip
+    return {"minimize": goal, "subject_to": bounds, "trials": wish.trials}
+
+
+def _accuracy_bound(text: str) -> str:
+    share = text.strip().removesuffix("x")
+    return f">= {share} * unquantized" if share != text.strip() else f">= {text}"
+
+
+def _is_adapter(model: str | Mapping[str, Any]) -> bool:
+    if isinstance(model, Mapping):
+        return model.get("adapter") is not None or _is_adapter(str(model.get("uri", "")))
+    return any((Path(model) / inner / "adapter_config.json").is_file() for inner in (".", "model"))
+
+
+def _accuracy(wish: Wish, data: Mapping[str, Any], reasons: list[str]) -> dict[str, Any]:
+    """Return how rows are asked: as the data say, or as their columns suggest."""
+    if data.get("response") or data.get("chat"):
+        return {}
+    if data.get("template"):
+        raise BadValue(
+            "the answer's place in the template is not known", hint='--prompt "..." --response "{column}"'
+        )
+    found = list(islice(rows(DataConfig(files=tuple(data.get("files", ())))), SAMPLE))
+    if not found:
+        raise BadValue("the data have no rows", hint="--data FILE with one JSON object a line")
+    columns = list(found[0])
+    for column in CHATS:
+        if column in columns:
+            raise BadValue(f"the rows hold chats in `{column}`", hint=f"--chat {column}")
+    pair = next((pair for pair in PAIRS if set(pair) <= set(columns)), None) or _text_and_label(found, columns)
+    if pair is None:
+        names = ", ".join(f"`{name}`" for name in columns)
+        hint = f'--prompt "{{{columns[0]}}}" --response "{{{columns[-1]}}}"'
+        raise BadValue(f"nothing says which of {names} is asked and which is the answer", hint=hint)
+    asked, answer = pair
+    asked_as = "a chat message" if _has_chat(wish.model) else "a prompt"
+    reasons.append(f"accuracy: `{asked}` is put as {asked_as} and the likeliest `{answer}` counts; say --prompt and"
+                   " --response if the model was trained on other words")  # fmt: skip
+    return {"prompt": f"{{{asked}}}", "expect": f"{{{answer}}}", "by": "likelihood", "chat": _has_chat(wish.model)}
+
+
+def _text_and_label(found: Sequence[Mapping[str, Any]], columns: list[str]) -> tuple[str, str] | None:
+    """Return the one column of many texts and the one of few that return, if there is one of each."""
+    texts = [name for name in columns if all(isinstance(row.get(name), str) for row in found)]
+    kinds = {name: len({row[name] for row in found}) for name in texts}
+    labels = [name for name in texts if kinds[name] <= min(MOST_CLASSES, len(found) // 2)]
+    others = [name for name in texts if name not in labels]
+    return (others[0], labels[0]) if len(labels) == len(others) == 1 else None
+
+
+def _has_chat(model: str | Mapping[str, Any]) -> bool:
+    folder = Path(str(model.get("uri", "")) if isinstance(model, Mapping) else model)
+    for place in (folder, folder / "model"):
+        if (place / "chat_template.jinja").is_file():
+            return True
+        config = place / "tokenizer_config.json"
+        if config.is_file() and json.loads(config.read_text(encoding="utf-8")).get("chat_template"):
+            return True
+    return False
