@@ -47,6 +47,7 @@ class Limit:
     limit: float | None
     value: float | None
     gap: float | None  # by how much the value breaks the limit, in its own unit; negative where it is kept
+    unit: str = ""
 
     @property
     def met(self) -> bool:

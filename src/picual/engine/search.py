@@ -24,7 +24,8 @@ from picual.search import ranking, samplers
 from picual.search.goals import Bound, References, Values
 from picual.search.loop import Loop
 from picual.search.parameters import Candidate
-from picual.search.samplers.base import Outlook
+from picual.search.samplers.base import Outlook, Sampler
+from picual.search.samplers.pass_by_pass import PassByPass
 from picual.search.settings import Settings
 from picual.search.study import Study
 from picual.search.trial import State, Trial
@@ -74,7 +75,7 @@ class Search:
         study = Study(file, self.identity(), self.plan.space, self.settings, self.seed)
         self._made.update(key for trial in study.trials for key in trial.keys)
         loop = Loop(
-            study=study, sampler=samplers.load(name), outlook=self.outlook, attempt=self.attempt,
+            study=study, sampler=self._sampler(name), outlook=self.outlook, attempt=self.attempt,
             settle=lambda trial: self.settle(trial, study.trials), parallel=len(self.work.slots),
             abandon=self.work.slots.close,
         )  # fmt: skip
@@ -83,6 +84,10 @@ class Search:
         finally:
             self.describe(study.trials)
         self.choose(study.trials)
+
+    def _sampler(self, name: str) -> Sampler:
+        sampler = samplers.load(name)
+        return PassByPass(sampler) if self.settings.pass_by_pass else sampler
 
     def identity(self) -> str:
         """Return what a study is known by: a recipe that asks for something else begins a new one."""
@@ -318,15 +323,16 @@ class Search:
 
     def limits(self, trial: Trial) -> list[Limit]:
         """Return every bound as a number, with what the trial has."""
-        reference = trial.references
-        return [
-            Limit(
-                measurement=str(bound.measurement), text=bound.text, limit=bound.limit(reference),
-                value=(value := bound.measurement.of(trial.metrics)),
-                gap=None if value is None else bound.gap(value, reference),
-            )
-            for bound in self.settings.bounds
-        ]  # fmt: skip
+        return [self._limit(bound, trial) for bound in self.settings.bounds]
+
+    def _limit(self, bound: Bound, trial: Trial) -> Limit:
+        metric = next(one.metric for one in self.plan.metrics if one.name == bound.measurement.metric)
+        value = bound.measurement.of(trial.metrics)
+        return Limit(
+            measurement=str(bound.measurement), text=bound.text, limit=bound.limit(trial.references), value=value,
+            gap=None if value is None else bound.gap(value, trial.references),
+            unit=metric.unit if bound.measurement.key == metric.key else "",
+        )  # fmt: skip
 
 
 def key_of(bound: Bound) -> str:
@@ -344,14 +350,20 @@ def explained(closest: Trial, limits: list[Limit], tried: int, ruled_out: int) -
     """Return what and hint of the error: the closest candidate, and how far limits would have to move."""
     settings = ", ".join(f"{name}={value}" for name, value in closest.candidate.items()) or "the recipe as it is"
     gaps = [limit for limit in limits if limit.gap is not None and limit.gap > 0]
-    broken = "; ".join(
-        f"`{one.measurement}` is {one.value:.4g}, {one.gap:.4g} beyond `{one.text}`" for one in gaps
-    )
-    unknown = [one.measurement for one in limits if one.gap is None]
+    unknown = ", ".join(one.measurement for one in limits if one.gap is None)
     what = f"no candidate keeps all limits ({tried} tried, {ruled_out} ruled out beforehand); closest: {settings}"
+    if not gaps:
+        return f"{what}: no value for {unknown}", "`picual report` lists every trial"
+    broken = "; ".join(
+        f"`{one.measurement}` is {one.value:.4g}{_unit(one)}, {one.gap:.4g}{_unit(one)} beyond `{one.text}`"
+        for one in gaps
+    )
     moved = "; ".join(f"`{one.measurement}: {one.text[:2]} {_loosened(one)}`" for one in gaps)
-    known = f"{what}: {broken}" if broken else f"{what}: no value for {', '.join(unknown)}"
-    return known, f"it would fit {moved}" if moved else "`picual report` lists every trial"
+    return f"{what}: {broken}", f"it would fit {moved}"
+
+
+def _unit(limit: Limit) -> str:
+    return f" {limit.unit}" if limit.unit else ""
 
 
 def _loosened(limit: Limit) -> str:

@@ -2,7 +2,7 @@
 
 What it measures: ``metric`` is a function of ``sklearn.metrics`` and ``options`` are its arguments. It gets the
 expected answers and the class that each answer counts as (``""`` for none of them), as they are in
-``predictions.jsonl``. One that averages over classes, such as ``f1_score``, does so over those that a row expects or
+``predictions.jsonl``. One that averages over classes, such as ``f1_score``, takes those that a row expects or
 an answer names, unless ``options`` hold ``labels``. One that scores numbers, such as ``mean_absolute_error``, gets
 the answers as numbers; one that scores probabilities, such as ``log_loss``, needs ``by: likelihood``.
 When: accuracy is not what the task is judged by. A lower number counts as better when the name says loss or error.

@@ -1,4 +1,4 @@
-"""The recipe of ``picual optimize``: passes by target and precision, a search inside the limits, a reason for each."""
+"""The recipe of ``picual optimize``: passes by target and precision, a search inside the limits, and why."""
 
 from __future__ import annotations
 
@@ -62,10 +62,12 @@ def recipe_for(wish: Wish) -> tuple[dict[str, Any], list[str]]:
     """
     reasons: list[str] = []
     mapping: dict[str, Any] = {"version": 1, "model": wish.model, "target": {"device": wish.device}}
+    asked: dict[str, Any] = {}
     if wish.data:
-        mapping["data"] = {"data": dict(wish.data)}
+        told, asked = _asked(wish, reasons)
+        mapping["data"] = {"data": {**wish.data, **told}}
     mapping["passes"] = dict(_passes(wish, reasons))
-    mapping["metrics"] = dict(_metrics(wish, mapping, reasons))
+    mapping["metrics"] = dict(_metrics(wish, asked))
     mapping["search"] = _search(wish, reasons)
     return mapping, reasons
 
@@ -88,9 +90,8 @@ def _passes(wish: Wish, reasons: list[str]) -> Iterator[tuple[str, dict[str, Any
     yield "build-genai", fields
 
 
-def _metrics(wish: Wish, mapping: dict[str, Any], reasons: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _metrics(wish: Wish, asked: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     if wish.data:
-        asked = _accuracy(wish, mapping["data"]["data"], reasons)
         yield "accuracy", {"data": "data", "split": "all", **asked}
     elif wish.min_accuracy is not None:
         raise BadValue("an accuracy needs rows to ask", hint="--data FILE, or a limit without data: --max-kl 0.1")
@@ -113,7 +114,7 @@ def _search(wish: Wish, reasons: list[str]) -> dict[str, Any]:
     aim = wish.aim or ("size" if bounds and wish.max_size is None else "quality")
     goal = {"quality": "divergence.kl", "size": "size", "speed": "latency.ms_per_token"}[aim]
     reasons.append({
-        "quality": "the best is the nearest to the unquantized model (KL divergence): it tells models apart that one"
+        "quality": "the best is the nearest to the unquantized model (KL divergence), which tells apart what"
                    " accuracy cannot",
         "size": "the best is the smallest that keeps the limits: no size was asked for",
         "speed": "the best is the fastest a token",
@@ -132,10 +133,11 @@ def _is_adapter(model: str | Mapping[str, Any]) -> bool:
     return any((Path(model) / inner / "adapter_config.json").is_file() for inner in (".", "model"))
 
 
-def _accuracy(wish: Wish, data: Mapping[str, Any], reasons: list[str]) -> dict[str, Any]:
-    """Return how rows are asked: as the data say, or as their columns suggest."""
+def _asked(wish: Wish, reasons: list[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what the data lack and the metric needs to ask rows: as the data say, or as their columns suggest."""
+    data = wish.data
     if data.get("response") or data.get("chat"):
-        return {}
+        return {}, {}
     if data.get("template"):
         raise BadValue(
             "the answer's place in the template is not known", hint='--prompt "..." --response "{column}"'
@@ -154,9 +156,10 @@ def _accuracy(wish: Wish, data: Mapping[str, Any], reasons: list[str]) -> dict[s
         raise BadValue(f"nothing says which of {names} is asked and which is the answer", hint=hint)
     asked, answer = pair
     asked_as = "a chat message" if _has_chat(wish.model) else "a prompt"
-    reasons.append(f"accuracy: `{asked}` is put as {asked_as} and the likeliest `{answer}` counts; say --prompt and"
-                   " --response if the model was trained on other words")  # fmt: skip
-    return {"prompt": f"{{{asked}}}", "expect": f"{{{answer}}}", "by": "likelihood", "chat": _has_chat(wish.model)}
+    reasons.append(f"accuracy: `{asked}` is put as {asked_as} and the likeliest `{answer}` counts; say --prompt"
+                   " and --response if the model was trained on other words")  # fmt: skip
+    told = {"prompt": f"{{{asked}}}", "response": f"{{{answer}}}"}
+    return told, {"by": "likelihood", "chat": _has_chat(wish.model)}
 
 
 def _text_and_label(found: Sequence[Mapping[str, Any]], columns: list[str]) -> tuple[str, str] | None:

@@ -41,6 +41,8 @@ class Row:
     cells: tuple[Cell, ...]
     changes: tuple[Change, ...]
     is_goal: bool
+    best: float | None
+    best_interval: str
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,8 @@ def _row(
     for stage in references:
         reference = measure.of(values[stage])
         changes.append(Change(measure.difference(best, reference), measure.judgement(best, reference)))
-    return Row(measure, tuple(cells), tuple(changes), is_goal)
+    interval = measure.interval_text(measure.interval(values["best"])) if best is not None else ""
+    return Row(measure, tuple(cells), tuple(changes), is_goal, best, interval)
 
 
 def _circumstances(stage: Mapping[str, Any]) -> list[str]:

@@ -45,8 +45,8 @@ def timeline(report: Mapping[str, Any]) -> list[Bar]:
         seconds = number(step.get("seconds")) or 0.0
         start = None if step.get("cached") else (clock if known is None else known)
         starts.append(start)
-        clock = clock if start is None else start + seconds
-    whole = max(clock, number(report.get("seconds")) or 0.0, 1e-9)
+        clock = clock if start is None else max(clock, start + seconds)
+    whole = max(clock, 1e-9)  # not the run's: beside a search its steps would be too short to see
     return [_bar(step, start, whole) for step, start in zip(steps, starts, strict=True)]
 
 
@@ -187,13 +187,23 @@ def remarks(report: Mapping[str, Any]) -> list[Remark]:
             for entry in mappings(step.get("journal"))
             if "note" in entry
         ]
-    for trial in mappings(report.get("trials")):
-        if (fate := fate_of(trial)) in {"dropped", "failed"}:
-            found.append(Remark(f"trial {trial.get('number')}", FATES[fate], str(trial.get("why", ""))))
+    found += _lost_trials(report)
     for note in mappings(report.get("notes")):
         if note.get("kind") in KINDS:
             found.append(Remark(str(note.get("path")), KINDS[str(note["kind"])], str(note.get("text", ""))))
     return found
+
+
+def _lost_trials(report: Mapping[str, Any]) -> list[Remark]:
+    """Return the trials that were dropped or failed, those with one reason together."""
+    numbers: dict[tuple[str, str], list[str]] = {}
+    for trial in mappings(report.get("trials")):
+        if (fate := fate_of(trial)) in {"dropped", "failed"}:
+            numbers.setdefault((FATES[fate], str(trial.get("why", ""))), []).append(str(trial.get("number")))
+    return [
+        Remark(f"trial{'s' if len(names) > 1 else ''} {', '.join(names)}", fate, why)
+        for (fate, why), names in numbers.items()
+    ]
 
 
 def _skipped(step: Mapping[str, Any]) -> list[Remark]:

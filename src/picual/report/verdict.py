@@ -27,18 +27,20 @@ MOST_SENTENCES = 4
 
 @dataclass(frozen=True)
 class Verdict:
-    """The headline, what stands below it, and whether it is good news."""
+    """The headline, what stands below it, the main numbers in sentences, and whether it is good news."""
 
     good: bool
     headline: str
     sentences: tuple[str, ...]
+    numbers: tuple[str, ...] = ()
     hint: str = ""
 
 
 def verdict_of(report: Mapping[str, Any]) -> Verdict:
     """Return how a run ended."""
     if report.get("verdict") == VERIFIED:
-        return Verdict(good=True, headline=_made(report), sentences=(*_chosen(report), *_against(report)))
+        made = _made(report)
+        return Verdict(good=True, headline=made, sentences=tuple(_chosen(report)), numbers=tuple(_against(report)))
     error = mapping(report.get("error"))
     what = str(error.get("what", ""))
     where = f"It happened at {error['where']}." if error.get("where") else ""
@@ -71,9 +73,15 @@ def branch(name: str) -> str:
 def _made(report: Mapping[str, Any]) -> str:
     """Return the headline of a good end: what was made, and its size."""
     best = mapping(report.get("best"))
-    sizes = [measure for measure in measures_in(report, [best]) if measure.key == "size_mb"]
-    made = f"a model of {sizes[0].text(sizes[0].of(best))}" if sizes else "a model"
-    return f"Verified: {made}"
+    size = next((measure for measure in measures_in(report, [best]) if measure.key == "size_mb"), None)
+    if size is None:
+        return "Verified: a model"
+    value, before = size.of(best), size.of(mapping(report.get("baseline")))
+    made = f"Verified: a model of {size.text(value)}"
+    if value is None or before is None or before <= 0 or abs(value - before) < 5e-3 * before:
+        return made
+    share = 100 * abs(value - before) / before
+    return f"{made}, {share:.0f} % {'smaller' if value < before else 'larger'} than the baseline"
 
 
 def _against(report: Mapping[str, Any]) -> list[str]:

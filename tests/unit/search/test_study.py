@@ -15,6 +15,7 @@ from picual.search.goals import Bound, Measurement, Objective
 from picual.search.loop import EXHAUSTED, Loop
 from picual.search.parameters import Candidate, Parameter, Space
 from picual.search.samplers.base import Outlook
+from picual.search.samplers.pass_by_pass import PassByPass
 from picual.search.settings import Settings
 from picual.search.study import Study
 from picual.search.trial import Trial
@@ -149,6 +150,21 @@ def test_the_process_finds_a_bound_that_cannot_be_forecast(tmp_path: Path) -> No
     run(a_study, "gp", strict, outlook=lambda _candidate: Outlook())
 
     assert sum(trial.feasible for trial in a_study.trials) >= 8
+
+
+def test_pass_by_pass_tries_the_sum_and_keeps_the_best_of_each_step(tmp_path: Path) -> None:
+    a_study = study(tmp_path, replace(GOALS, trials=40))
+    loop = Loop(study=a_study, sampler=PassByPass(samplers.load("grid")), outlook=outlook, attempt=tried)
+
+    why = loop.go()
+
+    lora, export = 2 * 2, 3 * 2 * 2
+    first = [trial.candidate for trial in a_study.trials[:lora]]
+    assert why == EXHAUSTED
+    assert len(a_study.trials) <= lora + export
+    assert len({(one["lora.rank"], one["lora.steps"]) for one in first}) == 4
+    later = {(trial.candidate["lora.rank"], trial.candidate["lora.steps"]) for trial in a_study.trials[lora:]}
+    assert later == {(8, 50)}
 
 
 def test_a_space_is_used_up(tmp_path: Path) -> None:

@@ -79,17 +79,17 @@
   const redraw = (data) => {
     const numbers = [+find("plot-x").value, +find("plot-y").value];
     const [x, y] = numbers.map((number) => data.axes[number]);
-    const across = (at, text, line, label) => [svg("line", { x1: percent(at), x2: percent(at), y1: 0, y2: "100%", ...line }),
+    const across = (at, text, label) => [svg("line", { x1: percent(at), x2: percent(at), y1: 0, y2: "100%" }),
       svg("text", { x: percent(at), ...label }, text)];
-    const upright = (at, text, line, label) => [svg("line", { x1: 0, x2: "100%", y1: percent(1 - at), y2: percent(1 - at), ...line }),
+    const upright = (at, text, label) => [svg("line", { x1: 0, x2: "100%", y1: percent(1 - at), y2: percent(1 - at) }),
       svg("text", { y: percent(1 - at), ...label }, text)];
     const grid = svg("g", { class: "grid" });
-    for (const [at, text] of x.ticks) grid.append(...across(at, text, {}, { y: "100%", dy: "1.5em", "text-anchor": "middle" }));
-    for (const [at, text] of y.ticks) grid.append(...upright(at, text, {}, { x: -8, dy: ".35em", "text-anchor": "end" }));
+    for (const [at, text] of x.ticks) grid.append(...across(at, text, { y: "100%", dy: "1.5em", "text-anchor": "middle" }));
+    for (const [at, text] of y.ticks) grid.append(...upright(at, text, { x: -8, dy: ".35em", "text-anchor": "end" }));
     find("plot-grid").replaceChildren(grid);
     find("plot-limits").replaceChildren(
-      ...x.limits.flatMap(([at, text]) => across(at, text, {}, { y: 0, dx: 4, dy: "1em" })),
-      ...y.limits.flatMap(([at, text]) => upright(at, text, {}, { x: 4, dy: "-.4em" })));
+      ...x.limits.flatMap(([at, text]) => across(at, text, at < 0.5 ? { y: 0, dx: 4, dy: "1em", "text-anchor": "start" } : { y: 0, dx: -4, dy: "1em", "text-anchor": "end" })),
+      ...y.limits.flatMap(([at, text]) => upright(at, text, { x: 4, dy: "-.4em" })));
     for (const mark of find("plot-marks").children) {
       const [left, up] = [x.places[mark.dataset.trial], y.places[mark.dataset.trial]];
       if (left === undefined || up === undefined) {
