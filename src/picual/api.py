@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from picual import _atomic, hardware
 from picual import doctor as examination
@@ -195,6 +195,16 @@ def generate(folder: Path | str, prompt: str, *, max_new_tokens: int = 256, raw:
 def report(output: Path | str) -> dict[str, Any]:
     """Return the report of a run from its output folder."""
     return reporting.read(Path(output))
+
+
+def write_report(output: Path | str, *, form: Literal["html", "md"] = "html") -> Path:
+    """Write ``report.html`` or ``report.md`` anew from the ``report.json`` of an output folder; return its path."""
+    return (reporting.write_page if form == "html" else reporting.write_markdown)(Path(output))
+
+
+def compare(output: Path | str, other: Path | str) -> dict[str, Any]:
+    """Return two runs side by side, from their output folders: their best models and their recipes."""
+    return reporting.compare(report(output), report(other))
 
 
 def doctor(store: Path | None = None) -> dict[str, Any]:

@@ -121,6 +121,29 @@ def table(report: Mapping[str, Any]) -> str:
     return columns(rows)
 
 
+def show_comparison(compared: Mapping[str, Any]) -> None:
+    """Print two runs side by side: the numbers of their best models, then the settings that differ."""
+    click.echo(
+        "\n".join(f"{number}  {run['output']}  {run['verdict']}" for number, run in enumerate(compared["runs"], 1))
+    )
+    rows = [["", "1", "2", "2 against 1", "better"]]
+    for row in compared["metrics"]:
+        better = {"first": "1", "second": "2", None: "-"}[row["better"]]
+        noise = " (within the noise)" if row["within_noise"] else ""
+        rows.append([row["label"], *row["texts"], row["difference_text"], better + noise])
+    if compared["metrics"]:
+        click.echo("\n" + columns(rows))
+    if compared["recipe"]:
+        settings = [["setting", "1", "2"]]
+        for setting in compared["recipe"]:
+            settings.append(
+                [setting["path"], *("-" if value is None else str(value) for value in setting["values"])]
+            )
+        click.echo("\n" + columns(settings))
+    elif compared["recipe"] is not None:
+        click.echo("\nboth recipes have the same settings")
+
+
 def columns(rows: Sequence[Sequence[str]]) -> str:
     """Return rows of equal length as aligned text."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))] if rows else []

@@ -76,8 +76,6 @@ class Metric(abc.ABC):
     has_text: ClassVar[bool] = False
     # Whether it has nothing to do without the data sets it names.
     needs_data: ClassVar[bool] = True
-    # Whether it runs code of the user's, which takes `--trust`.
-    needs_trust: ClassVar[bool] = False
     # Whether it is taken of the input model too; one that compares with a reference is taken of the result alone.
     has_reference_values: ClassVar[bool] = True
     # 0 free, 1 seconds, 2 a pass over a text, 3 answers, 4 timing. What is cheap is taken first.
@@ -91,6 +89,10 @@ class Metric(abc.ABC):
     def rises(self) -> bool:
         """Say whether a higher number is a better one; a metric that holds many functions knows it of each."""
         return self.higher_is_better
+
+    def user_code(self) -> str | None:
+        """Return the file of the user's that the metric would run, which takes `--trust`, if there is one."""
+        return None
 
     def probe(self) -> Metric | None:
         """Return a much cheaper version of this metric, whose spread can rule a model out; None without one."""

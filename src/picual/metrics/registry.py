@@ -14,6 +14,8 @@ from picual.space import Settings
 BUILT_IN: dict[str, str] = {
     "accuracy": "picual.metrics.accuracy:Accuracy",
     "sklearn": "picual.metrics.sklearn:Sklearn",
+    "lm-eval": "picual.metrics.lm_eval:LmEval",
+    "code": "picual.metrics.code:Code",
     "perplexity": "picual.metrics.perplexity:Perplexity",
     "divergence": "picual.metrics.divergence:Divergence",
     "size": "picual.metrics.size:Size",

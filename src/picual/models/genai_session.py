@@ -78,6 +78,10 @@ class GenaiSession:
 
         return str(self._held["tokenizer"].decode(np.asarray(ids, dtype=np.int32)))
 
+    def first_id(self) -> int:
+        """Return the id that a text with nothing before it follows: of BOS, or of EOS where there is none."""
+        return int(self._config.get("bos_token_id") or min(self._ends(), default=0))
+
     def chat_prompt(self, messages: Sequence[dict[str, str]]) -> str:
         """Return the messages in the model's own chat template, ready to be continued by the assistant."""
         if not _has_chat_template(self._path):
@@ -167,7 +171,7 @@ class GenaiSession:
 
     def _start(self, prompt: str) -> list[int]:
         """Return the ids of a prompt; an empty one starts as a document does."""
-        return self.encode(prompt) or [int(self._config.get("bos_token_id") or min(self._ends(), default=0))]
+        return self.encode(prompt) or [self.first_id()]
 
     def _ends(self) -> set[int]:
         named = self._config.get("eos_token_id", [])

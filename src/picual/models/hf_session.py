@@ -58,6 +58,11 @@ class HfSession:
         """Return the text of token ids, special tokens left out."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
+    def first_id(self) -> int:
+        """Return the id that a text with nothing before it follows: of BOS, or of EOS where there is none."""
+        first = self._tokenizer.bos_token_id
+        return int(first) if first is not None else next(iter(self._ends), 0)
+
     def chat_prompt(self, messages: Sequence[dict[str, str]]) -> str:
         """Return the messages in the model's own chat template, ready to be continued by the assistant."""
         if not self._tokenizer.chat_template:
@@ -194,8 +199,7 @@ class HfSession:
 
     def _start(self, prompt: str) -> list[int]:
         """Return the ids of a prompt; an empty one starts as a document does."""
-        first = self._tokenizer.bos_token_id
-        return self.encode(prompt) or [first if first is not None else next(iter(self._ends), 0)]
+        return self.encode(prompt) or [self.first_id()]
 
     def _special(self, stops: Sequence[str]) -> set[int]:
         """Return the stop texts that are one special token: decoded text does not show them."""

@@ -30,6 +30,10 @@ class Session(Protocol):
         """Return the text of token ids, special tokens left out."""
         ...
 
+    def first_id(self) -> int:
+        """Return the id that a text with nothing before it follows: of BOS, or of EOS where there is none."""
+        ...
+
     def chat_prompt(self, messages: Sequence[dict[str, str]]) -> str:
         """Return the messages in the model's own chat template, ready to be continued by the assistant.
 

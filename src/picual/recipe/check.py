@@ -135,6 +135,8 @@ def _problems_of(
     found += _missing_file(recipe, entry)
     if not found:
         found += _unknown_answer(recipe, kind, values) or _building_problems(kind, values)
+    if not found and not recipe.trust and issubclass(kind, Metric):
+        found += _untrusted_code(kind, values)
     return [Problem(spot(_place_of(entry, one.field), step=title), one.what, one.hint) for one in found]
 
 
@@ -209,6 +211,14 @@ def _building_problems(kind: type[Any], values: Mapping[str, Any]) -> list[Field
         field = next((name for name in values if f"`{name}`" in error.what), "")
         return [FieldProblem(field, error.what, error.hint)]
     return []
+
+
+def _untrusted_code(kind: type[Metric], values: Mapping[str, Any]) -> list[FieldProblem]:
+    """Refuse code of the user's that nobody said may run."""
+    file = kind(**values).user_code()
+    if file is None:
+        return []
+    return [FieldProblem("code", f"`{file}` is code, and it runs only when it is trusted", "add `--trust`")]
 
 
 def _training_problems(name: str, value: Mapping[str, Any]) -> list[FieldProblem]:

@@ -12,7 +12,7 @@ import yaml
 from picual.data.base import DataConfig
 from picual.hardware import Target
 from picual.recipe import sizes
-from picual.recipe.native import MODEL_OPTIONS, VERSION
+from picual.recipe.native import FILES_OF_METRICS, MODEL_OPTIONS, VERSION
 from picual.recipe.schema import MetricSpec, ModelSource, Recipe, StepSpec
 
 
@@ -97,8 +97,9 @@ def _entry(entry: StepSpec | MetricSpec) -> dict[str, Any]:
 
 def _metric(metric: MetricSpec, folder: Path) -> dict[str, Any]:
     mapping = _entry(metric)
-    if isinstance(mapping.get("file"), str):
-        mapping["file"] = _relative(Path(mapping["file"]), folder)
+    for key in FILES_OF_METRICS:
+        if isinstance(mapping.get(key), str):
+            mapping[key] = _relative(Path(mapping[key]), folder)
     return mapping
 
 

@@ -14,11 +14,31 @@ from picual.passes import registry as pass_registry
 from picual.recipe.fields import hints_of
 from picual.recipe.native import MODEL_OPTIONS, VERSION
 from picual.recipe.schema import HostSpec, ModelSource, Recipe
+from picual.search import samplers
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _SIMPLE = {int: "integer", float: "number", str: "string", bool: "boolean", type(None): "null"}
 _SIZE = {"type": ["integer", "string", "null"], "description": "Bytes, or a size such as `8GB`."}
-_SEARCH = {"type": "object", "properties": {"search": {}}, "required": ["search"], "additionalProperties": False}
+_DOMAIN = {
+    "anyOf": [
+        {"type": "array", "minItems": 1},
+        {
+            "type": "object",
+            "properties": {"low": {"type": "number"}, "high": {"type": "number"}, "log": {"type": "boolean"}},
+            "required": ["low", "high"],
+            "additionalProperties": False,
+        },
+        {"const": "default"},
+    ],
+    "description": "Values to try: a list, a range, or `default` for what the pass suggests.",
+}
+_SEARCH = {
+    "type": "object",
+    "properties": {"search": _DOMAIN},
+    "required": ["search"],
+    "additionalProperties": False,
+}
+_MEASURED = {"description": "METRIC or METRIC.KEY, one or several.", "type": ["string", "array"]}
 
 
 def schema() -> dict[str, Any]:
@@ -37,7 +57,10 @@ def schema() -> dict[str, Any]:
                 "data": {"type": "object", "additionalProperties": {"$ref": "#/$defs/data"}},
                 "passes": _entries("passes", pass_registry.names()),
                 "metrics": _entries("metrics", metric_registry.names()),
-                "search": {"type": ["object", "null"]},
+                "search": {
+                    "anyOf": [_goals(), {"type": "null"}],
+                    "description": "What is best, and within which limits.",
+                },
                 "seed": {**_type(recipe["seed"]), "description": "For every random choice."},
                 "threads": {**_type(recipe["threads"]), "description": "For every thread pool."},
                 "output": {**_type(recipe["output"]), "description": "Folder of the result."},
@@ -52,6 +75,26 @@ def schema() -> dict[str, Any]:
             **{f"metrics.{name}": _fields_of(metric_registry.load(name)) for name in metric_registry.names()},
         },
     }
+
+
+def _goals() -> dict[str, Any]:
+    bound = {
+        "type": ["string", "array"],
+        "description": "`<= 110MB`, `>= 0.99 * unquantized`, `<= baseline - 20%`.",
+    }
+    return _object({
+        "minimize": _MEASURED,
+        "maximize": _MEASURED,
+        "objectives": {"type": "array", "description": "`{minimize: NAME}` or `{maximize: NAME}`, in order."},
+        "subject_to": {"type": "object", "additionalProperties": bound, "description": "Limits by measurement."},
+        "sampler": {"enum": ["auto", *samplers.names()]},
+        "trials": {"type": "integer", "minimum": 1, "description": "At most."},
+        "timeout": {"type": ["string", "number"], "description": "After which no trial begins: `2h`, or seconds."},
+        "stop_when_met": {"type": "boolean", "description": "End at the first candidate inside all limits."},
+        "order": {"enum": ["joint", "pass-by-pass"]},
+        "seed": {"type": ["integer", "null"], "description": "Of the sampler; left out: the recipe's."},
+        "parallel": {"type": ["integer", "null"], "minimum": 1, "description": "Trials at a time."},
+    })  # fmt: skip
 
 
 def _object(properties: Mapping[str, Any], *, required: Iterable[str] = ()) -> dict[str, Any]:
@@ -97,6 +140,13 @@ def _entries(section: str, names: Iterable[str]) -> dict[str, Any]:
         name: {"if": {"type": "object", "required": ["type"]}, "then": by_type, "else": reference}
         for name, reference in references.items()
     }
+    if section == "passes":  # a choice between whole passes
+        among = {
+            **_SEARCH,
+            "properties": {"search": {"type": "array", "minItems": 1, "items": {"type": "object"}}},
+        }
+        by_key = {name: {"anyOf": [one, among]} for name, one in by_key.items()}
+        by_type = {"anyOf": [by_type, among]}
     return {"type": ["object", "null"], "properties": by_key, "additionalProperties": by_type}
 
 
@@ -120,7 +170,7 @@ def _fields(kind: type[Any], *, search: bool = False) -> dict[str, Any]:
 def _field(item: dataclasses.Field[Any], hint: Any, *, search: bool) -> dict[str, Any]:
     unit = item.metadata.get("unit", "")
     found = dict(_SIZE) if unit == "byte" else _type(hint)
-    if search and item.metadata.get("search") is not None:
+    if search:
         found = {"anyOf": [found, _SEARCH]}
     words = [item.metadata.get("help", ""), f"Unit: {unit}." if unit else ""]
     described = {**found, "description": " ".join(word for word in words if word)}

@@ -48,6 +48,7 @@ _TOP: dict[str, Any] = {
 }
 _COUNTS = ("threads", "memory")
 # Keys of an entry that are not fields of its pass or metric.
+FILES_OF_METRICS = ("file", "code", "folder")  # fields that name one, relative to the recipe's folder
 _ENTRY: dict[str, dict[str, Any]] = {"passes": {"type": str, "host": str}, "metrics": {"type": str}}
 HostKind = Literal["local", "environment", "docker", "azureml", "ray"]
 Path_ = tuple[str | int, ...]
@@ -189,8 +190,9 @@ class _Reader:
         for key, value in fields.items():  # and one level in: `training.max_steps`
             inner = value if isinstance(value, dict) else {}
             places |= {f"{key}.{name}": self.document.place((*path, key, name)) for name in inner}
-        if section == "metrics" and isinstance(fields.get("file"), str):
-            fields["file"] = self.file(fields["file"])
+        for key in FILES_OF_METRICS if section == "metrics" else ():
+            if isinstance(fields.get(key), str):
+                fields[key] = self.file(fields[key])
         return {
             "type": own.get("type", name),
             "name": name,

@@ -1,4 +1,4 @@
-"""The report of a run: ``report.json``, and what is made of it alone: ``report.html``, ``report.md``, a comparison."""
+"""The report of a run: ``report.json``, and what is made of it alone: a page, a text, a comparison."""
 
 from picual.report.build import build
 from picual.report.compare import compare

@@ -9,6 +9,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from picual.report.numbers import MINUS
+
 TICKS = 5  # about so many
 PAD = 0.06  # share of the range left free at each end, so that no mark is cut
 CURVE_UNITS = 1000  # of a curve's own coordinates
@@ -62,8 +64,8 @@ def _has_one_digit(step: float) -> bool:
 
 def _tick_text(value: float, places: int) -> str:
     if abs(value) >= 1e7 or places > 5:
-        return f"{value:.3g}".replace("-", "−")
-    return f"{value + 0.0:,.{places}f}".replace("-", "−")
+        return f"{value:.3g}".replace("-", MINUS)
+    return f"{value + 0.0:,.{places}f}".replace("-", MINUS)
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def curve_chart(title: str, curves: Sequence[tuple[str, Sequence[tuple[float, fl
 
 
 def thinned(points: Sequence[tuple[float, float]], most: int = CURVE_POINTS) -> list[tuple[float, float]]:
-    """Return about ``most`` of the points: the lowest and the highest of each stretch, so that no spike is lost."""
+    """Return about ``most`` of the points: lowest and highest of each stretch, so that no spike is lost."""
     if len(points) <= most:
         return list(points)
     length = len(points) / (most // 2)

@@ -22,6 +22,18 @@ class Constraint:
     gap: float | None
 
     @property
+    def limit_text(self) -> str:
+        """The limit as a number with its direction: `≤ 115 MB`."""
+        return f"{'≥' if self.bound.lstrip().startswith('>') else '≤'} {self.measure.text(self.limit)}"
+
+    @property
+    def standing(self) -> str:
+        """What became of it."""
+        if self.met:
+            return "kept"
+        return "not measured" if self.value is None else "broken"
+
+    @property
     def gap_text(self) -> str:
         """By how much the limit would have to move; nothing when it is met."""
         if self.met or self.gap is None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from picual.report.page import content, templates
 
-# What would start a table cell, a link, an emphasis, a heading or HTML. An underscore inside a word starts nothing.
+# What would start a cell, a link, an emphasis, a heading or HTML. An underscore inside a word starts nothing.
 _SPECIAL = re.compile(r"[\\`*\[\]<>|~&#]|(?<!\w)_|_(?!\w)")
 
 
@@ -22,8 +22,15 @@ def markdown(report: Mapping[str, Any]) -> str:
 
 
 def plain(text: Any) -> str:
-    """Return a text on one line that Markdown shows as it is."""
-    return _SPECIAL.sub(lambda found: "\\" + found[0], " ".join(str(text).split()))
+    """Return a text on one line that Markdown shows as it is; what stands in backquotes stays code."""
+    parts = " ".join(str(text).split()).split("`")
+    if len(parts) % 2 == 0:  # one without its partner
+        return _escaped("`".join(parts))
+    return "".join(code(part) if number % 2 and part else _escaped(part) for number, part in enumerate(parts))
+
+
+def _escaped(text: str) -> str:
+    return _SPECIAL.sub(lambda found: "\\" + found[0], text)
 
 
 def code(text: Any) -> str:

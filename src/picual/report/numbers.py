@@ -10,6 +10,9 @@ from typing import Any, Literal
 from picual.report.reading import is_number, mapping, mappings, number
 
 Better = Literal["higher", "lower", ""]
+MISSING = "\u2013"  # an en dash
+MINUS = "\u2212"  # a true one: as wide as a plus
+
 Values = Mapping[str, Any]  # one metric's values by key
 
 STAGES = ("baseline", "unquantized", "best", "data")
@@ -91,7 +94,7 @@ class Measure:
     def text(self, value: float | None, *, unit: bool = True) -> str:
         """Return a value as a reader wants it; a missing one is an en dash."""
         if value is None:
-            return "–"
+            return MISSING
         written = f"{100 * value:.1f}" if self.unit == SHARE else digits(value)
         return f"{written} {self.unit}" if unit and self.unit else written
 
@@ -102,7 +105,7 @@ class Measure:
     def difference(self, value: float | None, reference: float | None) -> str:
         """Return how a value stands to a reference: points for shares, else percent or times, else the amount."""
         if value is None or reference is None or not (math.isfinite(value) and math.isfinite(reference)):
-            return "–"
+            return MISSING
         moved = value - reference
         if self.unit == SHARE:
             return "same" if abs(moved) < 5e-4 else f"{signed(100 * moved, '.1f')} points"
@@ -167,13 +170,13 @@ def digits(value: float) -> str:
     if not math.isfinite(value):
         return "not a number" if math.isnan(value) else signed(value, "")
     if value == int(value) and abs(value) < 1e15:
-        return f"{int(value):,}".replace("-", "−")
-    return (f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}").replace("-", "−")
+        return f"{int(value):,}".replace("-", MINUS)
+    return (f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}").replace("-", MINUS)
 
 
 def signed(value: float, form: str) -> str:
     """Return a number with its sign, a true minus among them."""
-    return format(value, f"+{form}").replace("-", "−")
+    return format(value, f"+{form}").replace("-", MINUS)
 
 
 def duration(seconds: float) -> str:

@@ -21,6 +21,7 @@ from picual.report.verdict import verdict_of
 
 if TYPE_CHECKING:
     import jinja2
+    import markupsafe
 
 ASSETS = Path(__file__).parents[1] / "assets" / "report"
 
@@ -56,7 +57,7 @@ def content(report: Mapping[str, Any]) -> dict[str, Any]:
         "checks": steps.checks(report),
         "remarks": steps.remarks(report),
         "environment": mapping(report.get("environment")),
-        "stage_titles": stages.TITLES,
+        "stage_titles": stages.titles(report),
     }
 
 
@@ -72,8 +73,22 @@ def templates() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters["compact"] = compact
+    environment.filters["prose"] = prose
     environment.filters["percent"] = lambda share: f"{100 * share:.2f}".rstrip("0").rstrip(".") + "%"
     return environment
+
+
+def prose(text: Any) -> markupsafe.Markup:
+    """Return a sentence of ours as HTML: what stands in backquotes as code, everything escaped."""
+    import markupsafe
+
+    parts = str(text).split("`")
+    if len(parts) % 2 == 0:  # one without its partner
+        return markupsafe.escape(text)
+    code = markupsafe.Markup("<code>{}</code>")
+    return markupsafe.Markup("").join(
+        code.format(part) if number % 2 else markupsafe.escape(part) for number, part in enumerate(parts)
+    )
 
 
 def script_json(value: Any) -> str:

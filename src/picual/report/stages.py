@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from picual.report.numbers import CIRCUMSTANCES, STAGES, Measure, compact, goals, measures_in
+from picual.report.numbers import CIRCUMSTANCES, MISSING, STAGES, Measure, compact, goals, measures_in
 from picual.report.reading import is_number, mapping, mappings, number
 
 TITLES = {"baseline": "baseline", "unquantized": "unquantized", "best": "best", "data": "data alone"}
@@ -54,6 +54,13 @@ class Comparison:
     rows: tuple[Row, ...]
     more: tuple[Row, ...]
     circumstances: tuple[str, ...]  # how the numbers were taken
+
+
+def titles(report: Mapping[str, Any]) -> dict[str, str]:
+    """Return what each model is called; without a best one, its numbers are those of the closest candidate."""
+    search = mapping(report.get("search"))
+    is_closest = search.get("best") is None and search.get("closest") is not None
+    return {**TITLES, "best": "closest"} if is_closest else TITLES
 
 
 def comparison(report: Mapping[str, Any]) -> Comparison:
@@ -136,7 +143,7 @@ class ClassTable:
 def confusions(report: Mapping[str, Any]) -> list[Confusion]:
     """Return the confusion matrix of each metric that has one, of the last model that has it."""
     found = [
-        _confusion(metric, stage, mapping(values["confusion"]))
+        _confusion(metric, titles(report)[stage], mapping(values["confusion"]))
         for metric, stage, values in _last_with(report, "confusion")
     ]
     return [one for one in found if one is not None]
@@ -153,7 +160,7 @@ def _confusion(metric: str, stage: str, matrix: Mapping[str, Any]) -> Confusion 
         (str(label), tuple((count, _shade(count, sum(row))) for count in row))
         for label, row in zip(labels, table, strict=False)
     ]
-    return Confusion(metric, TITLES[stage], tuple(columns[:width]), tuple(rows))
+    return Confusion(metric, stage, tuple(columns[:width]), tuple(rows))
 
 
 def _shade(count: int, total: int) -> int:
@@ -172,7 +179,7 @@ def class_tables(report: Mapping[str, Any]) -> list[ClassTable]:
 def _class_table(report: Mapping[str, Any], metric: str, stage: str, classes: Mapping[str, Any]) -> ClassTable:
     if not all(isinstance(value, Mapping) for value in classes.values()):  # one share a class
         plain = tuple((str(label), (_share(number(value)),)) for label, value in classes.items())
-        return ClassTable(metric, TITLES[stage], ("right (%)",), plain)
+        return ClassTable(metric, titles(report)[stage], ("right (%)",), plain)
     others = [
         (name, mapping(mapping(mapping(report.get(name)).get(metric)).get("per_class")))
         for name in ("baseline", "unquantized")
@@ -185,12 +192,12 @@ def _class_table(report: Mapping[str, Any], metric: str, stage: str, classes: Ma
         support = number(values.get("support"))
         shares = [number(values.get(key)) for key in ("precision", "recall", "f1")]
         shares += [number(mapping(table.get(label)).get("f1")) for _, table in others]
-        rows.append((str(label), ("–" if support is None else f"{support:.0f}", *map(_share, shares))))
-    return ClassTable(metric, TITLES[stage], tuple(columns), tuple(rows))
+        rows.append((str(label), (MISSING if support is None else f"{support:.0f}", *map(_share, shares))))
+    return ClassTable(metric, titles(report)[stage], tuple(columns), tuple(rows))
 
 
 def _share(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}"
+    return MISSING if value is None else f"{100 * value:.1f}"
 
 
 def examples(report: Mapping[str, Any]) -> list[tuple[str, str, list[dict[str, str]]]]:
@@ -202,7 +209,7 @@ def examples(report: Mapping[str, Any]) -> list[tuple[str, str, list[dict[str, s
             for row in mappings(values["examples"])[:MOST_EXAMPLES]
         ]
         if rows:
-            found.append((metric, TITLES[stage], rows))
+            found.append((metric, titles(report)[stage], rows))
     return found
 
 

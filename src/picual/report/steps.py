@@ -1,4 +1,4 @@
-"""What was done: the time of each step, its curves, its checks, the errors of its layers, and what was left alone."""
+"""What was done: times, curves, checks and layer errors of the steps, and what was left alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from picual.report.charts import CurveChart, Scale, curve_chart, scale
-from picual.report.numbers import compact, digits, duration
+from picual.report.numbers import MISSING, compact, digits, duration
 from picual.report.reading import is_number, mapping, mappings, number
 from picual.report.trials import FATES, fate_of
 
@@ -62,8 +62,8 @@ def _bar(step: Mapping[str, Any], start: float | None, whole: float) -> Bar:
         seconds=duration(seconds),
         start=None if start is None else round(100 * start / whole, 2),
         width=None if start is None else round(100 * min(seconds, whole - start) / whole, 2),
-        peak="–" if not peak else f"{peak:,.0f} MB",
-        checks=f"{passed} of {len(checks)} passed" if checks else "–",
+        peak=MISSING if not peak else f"{peak:,.0f} MB",
+        checks=f"{passed} of {len(checks)} passed" if checks else MISSING,
         numbers=", ".join(f"{key} {compact(value)}" for key, value in _plain(step.get("metrics")).items()),
     )
 

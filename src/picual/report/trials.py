@@ -9,7 +9,7 @@ from typing import Any
 
 from picual.report.charts import Scale, scale
 from picual.report.constraints import Constraint, constraints_of
-from picual.report.numbers import Measure, compact, duration, goals, measures_in
+from picual.report.numbers import MISSING, Measure, compact, duration, goals, measures_in
 from picual.report.reading import is_number, mapping, mappings, number
 from picual.report.verdict import settings_text
 
@@ -110,20 +110,19 @@ def _row(
     candidate, metrics = mapping(trial.get("candidate")), mapping(trial.get("metrics"))
     place, rank = number(trial.get("number")), number(trial.get("rank"))
     values = [(measure, measure.of(metrics)) for measure in measures]
-    row = TrialRow(
+    return TrialRow(
         number=int(place or 0),
         fate=fate_of(trial),
         standing=_standing(trial, search),
         rank=None if rank is None else int(rank),
         is_pareto=bool(trial.get("pareto")),
-        settings=tuple(_setting(candidate.get(name, "–")) for name in parameters),
+        settings=tuple(_setting(candidate.get(name, MISSING)) for name in parameters),
         numbers=tuple(TrialCell(measure.text(value, unit=False), _order(value)) for measure, value in values),
         why=_why(trial),
         seconds=number(trial.get("seconds")) or 0.0,
         ran=int(number(trial.get("ran")) or 0),
         told=(settings_text(candidate), *(f"{one.label}: {one.text(v)}" for one, v in values if v is not None)),
     )
-    return row
 
 
 def _standing(trial: Mapping[str, Any], search: Mapping[str, Any]) -> str:
@@ -251,7 +250,7 @@ def _axis(
     near = [one for one in limits if one.limit is not None and low - room <= one.limit <= high + room]
     numbers = [one.limit for one in near if one.limit is not None]
     made = scale([low, high, *numbers], factor=factor)
-    lines = tuple((made.at(limit), f"limit {one.bound}") for one, limit in zip(near, numbers, strict=True))
+    lines = tuple((made.at(limit), one.limit_text) for one, limit in zip(near, numbers, strict=True))
     return Axis(name, title, better, made, {trial: made.at(value) for trial, value in known.items()}, lines)
 
 

@@ -44,6 +44,8 @@ def verdict_of(report: Mapping[str, Any]) -> Verdict:
     error = mapping(report.get("error"))
     what = str(error.get("what", ""))
     where = f"It happened at {error['where']}." if error.get("where") else ""
+    if report.get("search") and report.get("verdict") == errors.NothingFits.__name__:
+        what = where = ""  # told better below, from the search itself
     sentences = (
         what and what[:1].upper() + what[1:].rstrip(".") + ".",
         where,
@@ -154,10 +156,10 @@ def shortfall(constraint: Constraint) -> str:
     """Return how far a candidate is from one limit."""
     name = _capital(constraint.measure.label)
     if constraint.value is None:
-        return f"{name} was not measured; the limit is {constraint.bound}."
+        return f"{name} was not measured; the limit is `{constraint.bound}`."
     value = constraint.measure.text(constraint.value)
     if constraint.gap is None:
-        return f"{name} is {value}; the limit is {constraint.bound}."
+        return f"{name} is {value}; the limit is `{constraint.bound}`."
     return f"{name} is {value}; the limit `{constraint.bound}` would have to move by {constraint.gap_text}."
 
 

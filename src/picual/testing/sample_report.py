@@ -59,7 +59,7 @@ def sample_report(*, trials: int = 20, fits: bool = True) -> dict[str, Any]:
         "verdict": "verified" if fits else "NothingFits",
         "error": None if fits else {
             "error": "NothingFits", "what": f"no candidate met the limits ({trials} tried)",
-            "where": "recipe.yaml:27", "hint": "raise the limit, or let the search try `precision: int4` for the head",
+            "where": "recipe.yaml:27", "hint": "raise the limit, or let the search try `lm_head: int4`",
         },
         "created": "2026-11-24T09:41:07+00:00",
         "seconds": 1312.4,
@@ -82,7 +82,7 @@ def sample_report(*, trials: int = 20, fits: bool = True) -> dict[str, Any]:
         "constraints": _constraints(winner, unquantized, limit),
         "steps": _steps(),
         "notes": [
-            {"path": "passes.lora.config.double_quant", "kind": "ignored", "text": "LoRA in float32 keeps no quants"},
+            {"path": "passes.lora.config.double_quant", "kind": "ignored", "text": "there is nothing to quantize"},
             {"path": "passes.builder.config.metadata", "kind": "mapped", "text": "as it is"},
         ],
         "trust_remote_code": False,
@@ -251,7 +251,7 @@ def _steps() -> list[dict[str, Any]]:
     layers = [
         {
             "changed": f"model.layers.{layer}.{part}", "how": "int4, blocks of 32",
-            "error": round(0.06 + 0.03 * chance.random() + (0.09 if part == "mlp.down_proj" and layer > 26 else 0), 4),
+            "error": round(0.06 + 0.03 * chance.random() + 0.09 * (part == "mlp.down_proj" and layer > 26), 4),
         }
         for layer in range(30)
         for part in ("attn.q_proj", "attn.k_proj", "attn.v_proj", "attn.o_proj", "mlp.up_proj", "mlp.down_proj")
@@ -265,7 +265,7 @@ def _steps() -> list[dict[str, Any]]:
               journal=[{"changed": "q_proj", "how": "merged in 30 layers"}]),
         _step("build-genai", 99.6, 41.7, cached=False, peak=1894.2, metrics={"size_mb": 103.4},
               journal=[*layers, {"skipped": "model.embed_tokens", "why": "tied to the head"},
-                       *({"skipped": f"model.layers.{n}.input_layernorm", "why": "not a matrix"} for n in range(30))]),
+                       *({"skipped": f"model.layers.{n}.norm", "why": "not a matrix"} for n in range(30))]),
     ]  # fmt: skip
 
 

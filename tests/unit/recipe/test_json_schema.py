@@ -86,10 +86,30 @@ def test_the_help_of_a_field_is_its_description() -> None:
     found = schema()
 
     dtype = found["$defs"]["passes.merge-adapter"]["properties"]["dtype"]
-    assert dtype["enum"] == ["keep", "float32", "float16", "bfloat16"]
+    assert dtype["anyOf"][0]["enum"] == ["keep", "float32", "float16", "bfloat16"]
     assert "keep" in dtype["description"]
     assert dtype["default"] == "keep"
     assert json.loads(json.dumps(found)) == found
+
+
+SEARCHED = {
+    "version": 1,
+    "model": "smollm2-135m",
+    "passes": {
+        "build-genai": {"precision": {"search": ["int8"]}, "block": {"search": {"low": 16, "high": 32}}},
+        "again": {"search": [{"type": "build-genai"}, {"type": "none"}]},
+    },
+    "search": {"minimize": "size", "subject_to": {"size": ["<= 1GB"]}, "sampler": "gp"},
+}
+
+
+def test_a_search_is_valid_and_mistakes_in_it_are_not(validator: jsonschema.Draft202012Validator) -> None:
+    validator.validate(SEARCHED)
+    for path, value in [(("search", "sampler"), "hyperband"), (("search", "minimise"), "size"),
+                        (("passes", "again"), {"search": []})]:  # fmt: skip
+        wrong = json.loads(json.dumps(SEARCHED))
+        wrong[path[0]][path[1]] = value
+        assert not validator.is_valid(wrong), path
 
 
 def test_every_example_recipe_is_valid(validator: jsonschema.Draft202012Validator) -> None:

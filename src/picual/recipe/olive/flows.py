@@ -56,12 +56,11 @@ def _optional(flows: Sequence[Flow]) -> list[Slot] | None:
 
 
 def _exchanged(flows: Sequence[Flow]) -> list[Slot] | None:
-    """Return the flows place by place, where they are equally long and no pass stands in two places."""
+    """Return the flows place by place, where they are equally long."""
     if len({len(flow) for flow in flows}) > 1:
         return None
     slots: list[Slot] = [tuple(dict.fromkeys(names)) for names in zip(*flows, strict=True)]
-    names = [name for slot in slots for name in slot]
-    return slots if len(set(names)) == len(names) and _count(slots) == len(flows) else None
+    return slots if _count(slots) == len(flows) else None
 
 
 def _count(slots: Sequence[Slot]) -> int:

@@ -116,6 +116,25 @@ def test_a_number_without_a_priority_is_an_objective_only_when_it_is_alone(searc
     assert "objectives" not in search(latency(priority=-1), size(priority=0)).search
 
 
+@pytest.mark.parametrize(
+    ("sub_type", "measurement"),
+    [
+        ({"name": "f1_score", "metric_config": {"task": "multiclass", "average": "macro"}}, "acc.macro_f1"),
+        ({"name": "recall"}, "acc"), ({"name": "exact_match"}, "acc"),
+    ],
+)  # fmt: skip
+def test_an_objective_is_the_number_that_is_equal(search, sub_type, measurement):
+    metric = {**accuracy(), "sub_types": [{**sub_type, "priority": 1}]}
+
+    assert search(metric).search["objectives"] == [{"maximize": measurement}]
+
+
+def test_a_perplexity_is_better_when_it_is_lower(search):
+    metric = {**accuracy(), "sub_types": [{"name": "perplexity", "priority": 1}]}
+
+    assert search(metric).search["objectives"] == [{"minimize": "acc"}]
+
+
 def test_equal_priorities_are_in_the_order_of_the_file(search):
     recipe = search(latency(priority=1), size(priority=1))
 
