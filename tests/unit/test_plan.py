@@ -100,3 +100,35 @@ def test_why_a_step_runs_names_the_field_that_changed(recipe: dict[str, Any]) ->
 
     assert kept.cached
     assert (changed.cached, changed.why) == (False, "fields.block 32 -> 16")
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"data": "all"}, "10 of 10 rows"),
+        ({"data": "all", "split": "train"}, "10 of 10 rows"),
+        ({"data": "part"}, ""),
+        ({"data": "part", "split": "all"}, "7 of 10 rows"),
+        ({"data": "other"}, "2 of 3 rows"),
+    ],
+)
+def test_rows_that_were_trained_on_and_are_asked_are_counted(
+    recipe: dict[str, Any], tmp_path: Path, asked: dict[str, Any], said: str
+) -> None:
+    files = {"all": range(10), "other": [0, 1, 77]}
+    for name, numbers in files.items():
+        rows = [{"text": f"phrase {number}", "tone": "joy"} for number in numbers]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = {"prompt": "{text}", "response": "{tone}"}
+    recipe["data"] = {
+        "all": {"files": str(tmp_path / "all.jsonl"), **columns},
+        "part": {"files": str(tmp_path / "all.jsonl"), "holdout": 0.3, **columns},
+        "other": {"files": str(tmp_path / "other.jsonl"), **columns},
+    }
+    trained = "part" if asked["data"] == "part" else "all"
+    recipe["passes"] = {"lora": {"data": trained, "training": {"max_steps": 1}}, "merge-adapter": {}}
+    recipe["metrics"] = {"accuracy": asked}
+
+    warnings = [note.text for note in api.plan(recipe).warnings]
+
+    assert [text.split(" were")[0] for text in warnings] == ([said] if said else [])

@@ -125,6 +125,8 @@ def _milestone(event: Mapping[str, Any], say: Say) -> None:
             say(f"trial {event['number'] + 1} of {event['of']}: {settings}")
         case "trial":
             say(f"      {_ending(event)}")
+        case "warning":
+            say(f"warning: {event['path']}: {event['text']}")
         case "metric":
             say(f"      {event['metric']} of {event['stage']}: {number(event['value'])}")
 

@@ -70,6 +70,8 @@ class Engine:
         started = time.monotonic()
         result = RunResult(output=output, plan=plan)
         work.events.emit("run", status="start", steps=[step.name for step in plan.steps])
+        for note in plan.warnings:
+            work.events.emit("warning", path=note.path, text=note.text)
         try:
             source = work.source(plan)
             if plan.search is None:

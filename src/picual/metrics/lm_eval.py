@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal
 from picual import _lazy
 from picual.errors import BadValue, EnvironmentFault, StepFailed, UnknownName, nearest
 from picual.metrics.base import Metric, MetricContext, require_counts
-from picual.metrics.classification import NORMAL
+from picual.metrics.classification import NORMAL, wilson
 from picual.metrics.lm_eval_model import as_harness_model
 from picual.models import GenaiModel, HfAdapter, HfModel, Model
 from picual.models.session import open_session
@@ -142,7 +142,10 @@ class LmEval(Metric):
         if chosen in intervals:
             intervals["score"] = intervals[chosen]
         hits = _hits(found.get("samples", {}).get(next(iter(rows)), []), chosen) if len(rows) == 1 else ""
-        return {**values, "intervals": intervals, **({"hits": hits} if hits else {})}
+        if hits:  # a share of rows: the harness's error is 0 where all are right
+            intervals[chosen] = intervals["score"] = list(wilson(hits.count("1"), len(hits)))
+            values["hits"] = hits
+        return {**values, "intervals": intervals}
 
     def _score(self, numbers: Mapping[str, float], firsts: Sequence[str]) -> tuple[float, str]:
         if self.number is not None and self.number not in numbers:

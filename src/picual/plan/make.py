@@ -16,6 +16,7 @@ from picual.metrics.base import Metric
 from picual.models import HfAdapter, HfModel, Model, Profile
 from picual.passes import registry as pass_registry
 from picual.passes.base import Pass
+from picual.plan.overlap import overlap_warnings
 from picual.plan.values import Plan, PlannedMetric, PlannedStep
 from picual.recipe import searching
 from picual.recipe.fields import coerce
@@ -63,6 +64,7 @@ def make_plan(recipe: Recipe, store: Store, *, offline: bool = False, hash_sourc
         recipe=recipe, open_recipe=given, search=settings, space=space, candidate=space.first(),
         source=source, model=model, source_ingredients=ingredients, source_cached=cached,
         profile=profile, steps=steps, metrics=metrics, machine=machine, threads=threads,
+        warnings=overlap_warnings(steps, metrics),
     )  # fmt: skip
 
 

@@ -77,6 +77,7 @@ class Plan:
     metrics: tuple[PlannedMetric, ...]
     machine: Machine
     threads: int
+    warnings: tuple[Note, ...] = ()
 
     @property
     def sampler(self) -> str:
@@ -90,7 +91,7 @@ class Plan:
     def notes(self) -> tuple[Note, ...]:
         """What the recipe's reader and the model's source have to say."""
         said = (Note(path="model", kind="defaulted", text=text) for text in self.source.notes)
-        return (*self.recipe.notes, *said)
+        return (*self.recipe.notes, *said, *self.warnings)
 
     @property
     def source_key(self) -> str | None:

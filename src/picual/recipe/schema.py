@@ -75,10 +75,13 @@ class HostSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Note:
-    """What became of one field of an Olive config: mapped elsewhere, defaulted, or not honoured and why."""
+    """What became of one field of an Olive config: mapped elsewhere, defaulted, or not honoured and why.
+
+    A ``warning`` is about what the recipe says, in whatever dialect.
+    """
 
     path: str  # dotted path in the config, `passes.lora.config.double_quant`
-    kind: Literal["mapped", "defaulted", "ignored", "replaced", "later"]
+    kind: Literal["mapped", "defaulted", "ignored", "replaced", "later", "warning"]
     text: str
 
 
