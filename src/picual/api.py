@@ -29,6 +29,7 @@ from picual.recipe import load as loading
 from picual.recipe.load import Overrides
 from picual.recipe.optimizing import Wish, recipe_for
 from picual.recipe.schema import Recipe
+from picual.report.tracking import track
 from picual.space import fields_of
 from picual.store.local import Store
 
@@ -129,6 +130,8 @@ def run(
         "seconds": written["seconds"],
     }
     history.record(the_store.root, facts)
+    if loaded.tracking is not None:
+        track(written, loaded.tracking)
     if result.error is not None:
         raise result.error
     return Outcome(report=written, output=folder, result=result)
@@ -198,7 +201,7 @@ def report(output: Path | str) -> dict[str, Any]:
 
 
 def write_report(output: Path | str, *, form: Literal["html", "md"] = "html") -> Path:
-    """Write ``report.html`` or ``report.md`` anew from the ``report.json`` of an output folder; return its path."""
+    """Write ``report.html`` or ``report.md`` anew from ``report.json`` in an output folder; return its path."""
     return (reporting.write_page if form == "html" else reporting.write_markdown)(Path(output))
 
 

@@ -135,10 +135,10 @@ def show_comparison(compared: Mapping[str, Any]) -> None:
         click.echo("\n" + columns(rows))
     if compared["recipe"]:
         settings = [["setting", "1", "2"]]
-        for setting in compared["recipe"]:
-            settings.append(
-                [setting["path"], *("-" if value is None else str(value) for value in setting["values"])]
-            )
+        settings += [
+            [setting["path"], *("-" if value is None else str(value) for value in setting["values"])]
+            for setting in compared["recipe"]
+        ]
         click.echo("\n" + columns(settings))
     elif compared["recipe"] is not None:
         click.echo("\nboth recipes have the same settings")

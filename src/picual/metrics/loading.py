@@ -23,6 +23,7 @@ from picual.errors import PicualError, StepFailed, from_wire
 from picual.metrics.latency import random_ids, vocabulary_of
 from picual.models import Model, OnnxModel, model_from_wire
 
+COMMAND = ("-m", "picual.metrics.loading")
 INTERVAL = 0.01  # seconds between two looks at the process's memory
 # It imports itself piece by piece, which is no part of loading a model.
 TRANSFORMERS = ("torch", "transformers", "transformers.modeling_utils", "transformers.models.auto.modeling_auto",
@@ -55,12 +56,13 @@ def load_apart(
         "model": model.to_wire(), "threads": threads, "prompt_tokens": prompt_tokens, "new_tokens": new_tokens,
         "seed": seed,
     }  # fmt: skip
-    command = [sys.executable, "-m", "picual.metrics.loading"]
     # Files, not pipes: nobody reads while the process is watched, and libraries may talk much.
     with (
         tempfile.TemporaryFile("w+") as told,
         tempfile.TemporaryFile("w+") as complaints,
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=told, stderr=complaints, text=True) as process,
+        subprocess.Popen(
+            [sys.executable, *COMMAND], stdin=subprocess.PIPE, stdout=told, stderr=complaints, text=True
+        ) as process,
     ):
         assert process.stdin is not None
         process.stdin.write(json.dumps(asked))

@@ -31,6 +31,8 @@ def obstacles(plan: Plan, store: Store, output: Path) -> list[PicualError]:
         found += [_lazy.missing(module, extra=needed.extra, by=needed.name) for module in absent[:1]]
     if plan.search is not None and not _lazy.is_installed("optuna"):
         found.append(_lazy.missing("optuna", extra="search", by="search"))
+    if recipe.tracking is not None and not _lazy.is_installed("mlflow"):
+        found.append(_lazy.missing("mlflow", extra="mlflow", by="tracking"))
     found += _hosts(recipe)
     try:
         recipe.target.require_here()

@@ -65,6 +65,7 @@ def schema() -> dict[str, Any]:
                 "threads": {**_type(recipe["threads"]), "description": "For every thread pool."},
                 "output": {**_type(recipe["output"]), "description": "Folder of the result."},
                 "store": {**_type(recipe["store"]), "description": "Folder of the store."},
+                "tracking": {**_type(recipe["tracking"]), "description": "MLflow server that gets the report."},
                 "log": _type(recipe["log_level"]),
             },
             required=("version", "model"),

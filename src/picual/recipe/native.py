@@ -21,7 +21,7 @@ from picual.recipe.spots import spot
 VERSION = 1
 KEYS = (
     "version", "model", "target", "host", "hosts", "data", "passes", "metrics", "search", "seed", "threads",
-    "output", "store", "log",
+    "output", "store", "tracking", "log",
 )  # fmt: skip
 MODEL_OPTIONS = ("layout",)
 _WHERE_FROM = ("uri", "path", "name")
@@ -44,6 +44,7 @@ _TOP: dict[str, Any] = {
     "threads": int | None,
     "output": str,
     "store": str | None,
+    "tracking": str | None,
     "log": Literal["debug", "info", "warning", "error"],
 }
 _COUNTS = ("threads", "memory")

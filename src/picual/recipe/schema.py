@@ -101,6 +101,7 @@ class Recipe:
     threads: int | None = None  # None: the physical cores of the host
     output: str = "out"  # relative to the recipe's folder unless absolute
     store: str | None = None  # None: the user's default store
+    tracking: str | None = None  # address of an MLflow server that gets the report
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     trust: bool = False
     folder: str = "."  # that relative paths are relative to

@@ -69,7 +69,7 @@ def test_it_gets_the_rows_and_the_options_and_may_return_several_numbers(
     metric = registry.build("code", {"code": program, "function": "several", "data": "d", "options": {"x": 0.5}})
 
     values = metric.measure(taught, context)
-    other = Code(code=program, function="several", number="sum").measure(taught, context)
+    other = Code(code=program, function="several", data="d", number="sum").measure(taught, context)
 
     assert values == {"note": "text", "rows": 2, "sum": 5, "x": 0.5, "value": 2}
     assert other["value"] == 5

@@ -149,7 +149,7 @@ def test_perplexity_reads_any_text(read):
 @pytest.mark.parametrize(
     ("metric", "why"),
     [
-        (score("accuracy_score", data="labels"), "a classifier"), (score("accuracy_score", data=None), "no data"),
+        (score("accuracy_score", data="labels"), "a classifier"), (score("accuracy_score", data=None), "it names no data"),
         (score("accuracy_score", data="texts"), "no expected answer"), (score("auroc"), "scores of classes"),
         (score("wer"), "speech"), (score("accuracy_score", data="gone"), "no data config `gone`"),
         (score("glue", backend="huggingface_metrics"), "`glue` has no equal"),
@@ -220,10 +220,12 @@ def test_evaluators_that_are_not_named_are_ignored(olive):
     recipe = olive({"evaluators": {"all": {"metrics": [timing()]}, "other": {"type": "LMEvaluator"}}})
 
     assert recipe.metrics == ()
-    assert notes(recipe)["evaluators.other"][0] == "ignored"
+    assert notes(recipe)["evaluators.other"] == ("ignored", "no `evaluator` of the engine names it")
 
 
-def test_two_metrics_of_one_name_have_two(read):
-    recipe = read({**timing(), "name": "a.b"}, {**score("accuracy_score"), "name": "a.b"})
+def test_metrics_of_one_name_have_names_of_their_own(read):
+    scores = [{**score("Accuracy_Score", data=data), "name": "a.b"} for data in ("pairs", "rows")]
 
-    assert [name for name, _, _ in found(recipe)] == ["a_b", "a_b_accuracy_score"]
+    recipe = read({**timing("latency", "AVG"), "name": "a.b"}, *scores)
+
+    assert [name for name, _, _ in found(recipe)] == ["a_b", "a_b_accuracy_score", "a_b_accuracy_score_2"]

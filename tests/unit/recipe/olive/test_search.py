@@ -246,7 +246,9 @@ def test_a_list_of_passes_is_a_choice_between_them(olive):
 
 
 def test_passes_of_a_list_that_are_the_same_here_are_one(olive):
-    among = [{"type": "ModelBuilder", "precision": "int8", "int4_algo_config": name} for name in ("rtn", "default")]
+    among = [
+        {"type": "ModelBuilder", "precision": "int8", "int4_algo_config": name} for name in ("rtn", "default")
+    ]
 
     recipe = olive(config(passes={"build": among}))
 
@@ -254,7 +256,11 @@ def test_passes_of_a_list_that_are_the_same_here_are_one(olive):
     assert "the same here as number 1" in next(n.text for n in recipe.notes if n.path == "passes.build.1")
 
 
-A, B, C = ({"type": "MergeAdapterWeights"}, {"type": "LoRA", "r": 8}, {"type": "ModelBuilder", "precision": "fp32"})
+A, B, C = (
+    {"type": "MergeAdapterWeights"},
+    {"type": "LoRA", "r": 8},
+    {"type": "ModelBuilder", "precision": "fp32"},
+)
 
 
 @pytest.mark.parametrize(
