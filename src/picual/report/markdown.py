@@ -14,8 +14,7 @@ _SPECIAL = re.compile(r"[\\`*\[\]<>|~&#]|(?<!\w)_|_(?!\w)")
 
 def markdown(report: Mapping[str, Any]) -> str:
     """Return the report as Markdown."""
-    environment = templates()
-    environment.autoescape = False  # Markdown has its own marks: each text goes through one of these
+    environment = templates(autoescape=False)  # each text goes through one of these instead
     environment.filters |= {"plain": plain, "code": code, "fenced": fenced}
     text = environment.get_template("report.md.jinja").render(content(report))
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"

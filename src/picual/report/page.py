@@ -7,6 +7,7 @@ and all scripts but its own, so that a text that got through could still do noth
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     import jinja2
     import markupsafe
 
+FACTS = ("recipe", "recipe_text", "model", "created")  # shown as they are
 ASSETS = Path(__file__).parents[1] / "assets" / "report"
 
 
@@ -39,7 +41,8 @@ def content(report: Mapping[str, Any]) -> dict[str, Any]:
     table = trials.trial_table(report)
     plot = trials.plot(report, table)
     return {
-        "report": report,
+        "facts": {name: str(report.get(name) or "") for name in FACTS},
+        "trusted": bool(report.get("trust_remote_code")),
         "verdict": verdict_of(report),
         "comparison": stages.comparison(report),
         "constraints": constraints_of(report),
@@ -56,18 +59,26 @@ def content(report: Mapping[str, Any]) -> dict[str, Any]:
         "layer_errors": steps.layer_errors(report),
         "checks": steps.checks(report),
         "remarks": steps.remarks(report),
-        "environment": mapping(report.get("environment")),
+        "environment": environment_of(report),
         "stage_titles": stages.titles(report),
     }
 
 
-def templates() -> jinja2.Environment:
-    """Return the environment that fills the templates; it escapes for HTML."""
+def environment_of(report: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return where a run took place: machine, target and libraries."""
+    known = mapping(report.get("environment"))
+    tables = {name: mapping(known.get(name)) for name in ("target", "libraries")}
+    return {**known, **tables} if known else {}
+
+
+@functools.cache
+def templates(*, autoescape: bool = True) -> jinja2.Environment:
+    """Return the environment that fills the templates; by default it escapes for HTML."""
     import jinja2
 
-    environment = jinja2.Environment(
+    environment = jinja2.Environment(  # Markdown has marks of its own, see picual.report.markdown
         loader=jinja2.FileSystemLoader(ASSETS),
-        autoescape=True,
+        autoescape=autoescape,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -127,8 +127,7 @@ def _chosen(report: Mapping[str, Any]) -> list[str]:
     space = search.get("candidates")
     of = f" of {space}" if isinstance(space, int) else ""
     fate = [f"{dropped} dropped early" if dropped else "", f"{failed} failed" if failed else ""]
-    fates = f" ({', '.join(part for part in fate if part)})" if dropped or failed else ""
-    sentences = [f"{asked}{of} candidates were tried{fates}."]
+    sentences = ["; ".join([f"{asked}{of} candidates were tried", *(part for part in fate if part)]) + "."]
     number = search.get("best")
     trial = next((trial for trial in mappings(report.get("trials")) if trial.get("number") == number), None)
     if number is not None and trial is not None:
