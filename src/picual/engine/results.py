@@ -27,6 +27,7 @@ class StepResult:
     journal: list[dict[str, str]] = field(default_factory=list)
     metrics: dict[str, Any] = field(default_factory=dict)
     checks: list[dict[str, Any]] = field(default_factory=list)
+    curves: dict[str, list[list[float]]] = field(default_factory=dict)  # [x, y] pairs by name
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -104,6 +104,7 @@ class Work:
             start=start if ran else None, seconds=manifest.seconds,
             peak_rss=manifest.peak_rss, peak_anonymous=manifest.peak_anonymous,
             journal=list(manifest.value["journal"]), metrics=dict(manifest.value["metrics"]),
+            curves=dict(manifest.value.get("curves", {})),
         )  # fmt: skip
         made = Stage(
             name=step.name, key=step.key,

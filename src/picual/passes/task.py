@@ -12,6 +12,7 @@ from picual.errors import BrokenPromise, StepsDoNotFit
 from picual.hardware import Target
 from picual.models import Model, model_from_wire
 from picual.passes import registry
+from picual.passes.curves import curves_of
 from picual.passes.base import Pass, PassContext
 
 
@@ -23,7 +24,7 @@ def run(
     threads: int,
     on_event: Callable[[str, Mapping[str, Any]], None],
 ) -> dict[str, Any]:
-    """Run the pass and return ``{"model": wire form relative to folder/out, "journal": [...], "metrics": {...}}``.
+    """Run the pass; return ``model`` (wire form relative to folder/out), ``journal``, ``metrics`` and ``curves``.
 
     Args:
         payload: ``pass`` (name), ``fields``, ``model`` (wire form with absolute paths), ``target`` and ``data``
@@ -58,7 +59,12 @@ def run(
     a_pass.check(given, context.target)
     made = a_pass.run(given, context)
     _keep_the_contract(a_pass, made, given, context.folder)
-    return {"model": made.to_wire(context.folder, given), "journal": context.journal, "metrics": context.metrics}
+    return {
+        "model": made.to_wire(context.folder, given),
+        "journal": context.journal,
+        "metrics": context.metrics,
+        "curves": curves_of(folder / "events.jsonl"),
+    }
 
 
 def _keep_the_contract(a_pass: Pass[Any, Any], made: Any, given: Model, folder: Path) -> None:

@@ -82,5 +82,5 @@ def _step(step: StepResult) -> dict[str, Any]:
         "journal": step.journal,
         "checks": step.checks,
         "metrics": step.metrics,
-        "curves": {},
+        "curves": step.curves,
     }

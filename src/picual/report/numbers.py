@@ -119,7 +119,9 @@ class Measure:
 
     def judgement(self, value: float | None, reference: float | None) -> Literal["better", "worse", ""]:
         """Say whether a value is better than a reference, where it is known which way that is."""
-        if value is None or reference is None or not self.better or value == reference or math.isnan(value):
+        if value is None or reference is None or not self.better or math.isnan(value) or math.isnan(reference):
+            return ""
+        if value == reference or self.difference(value, reference) == "same":
             return ""
         return "better" if (value > reference) == (self.better == "higher") else "worse"
 

@@ -287,3 +287,20 @@ def test_a_part_of_the_rows_is_drawn_from_all_of_them_and_never_less_than_twenty
     assert (probe.part, probe.probe()) == (0.25, None)
     with pytest.raises(BadValue, match="`part` is 0"):
         Accuracy(part=0)
+
+
+def test_the_prompt_whose_labels_have_no_finite_likelihood_is_named(
+    taught: HfModel, context: MetricContext, monkeypatch: pytest.MonkeyPatch, tones: dict[str, str]
+) -> None:
+    from picual.errors import StepFailed
+
+    plain = HfSession.likelihoods
+
+    def broken(self: HfSession, rows: Any) -> list[Likelihood]:
+        found = plain(self, rows)
+        found[9] = Likelihood(float("nan"), greedy=False)  # of the third row, which has four labels
+        return found
+
+    monkeypatch.setattr(HfSession, "likelihoods", broken)
+    with pytest.raises(StepFailed, match=rf"{list(tones)[2]}.*are not finite"):
+        Accuracy(data="tone", expect="{tone}", by="likelihood").measure(taught, context)

@@ -198,6 +198,6 @@ def test_what_the_process_stops_at_is_its_error(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "genai_config.json").write_text('{"model": {"decoder": {"filename": "model.onnx"}}}')
     with pytest.raises(UnreadableModel, match=r"`model.onnx` is missing"):
         load_apart(GenaiModel(tmp_path), threads=1, by="memory")
+    monkeypatch.setattr(loading, "COMMAND", ("-c", "import os; os._exit(9)"))
     with pytest.raises(StepFailed, match="ended"):
-        monkeypatch.setattr(loading, "COMMAND", ("-c", "import os; os._exit(9)"))
         load_apart(GenaiModel(tmp_path), threads=1, by="memory")

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 import random
@@ -8,12 +7,12 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from picual.errors import BadValue
+from picual.metrics import conditions as conditions_module
 from picual.metrics import latency as module
 from picual.metrics.base import MetricContext
 from picual.metrics.conditions import Conditions
@@ -34,7 +33,7 @@ def test_latency_gives_consistent_numbers_for_both_runtimes(kind: str, request: 
     assert values["prefill_tokens_per_s"] == pytest.approx(16 * 1000 / values["ttft_ms"])
     for name in ("ms_per_token", "ttft_ms"):
         ranked = [values[f"{name}_p{share}"] for share in (50, 90, 95, 99)]
-        assert 0 < ranked[0]
+        assert ranked[0] > 0
         assert ranked == sorted(ranked)
     for name, (low, high) in values["intervals"].items():
         assert low <= values[name] <= high
@@ -82,13 +81,13 @@ class Clockwork:
 
 
 @pytest.fixture
-def clockwork(monkeypatch: pytest.MonkeyPatch, taught: HfModel) -> Iterator[list[str]]:
+def clockwork(monkeypatch: pytest.MonkeyPatch, taught: HfModel) -> list[str]:
     Clockwork.taken = []
     monkeypatch.setattr(
         module, "open_session",
         lambda model, threads: Clockwork("one", 0.01) if model == taught else Clockwork("other", 0.02),
     )  # fmt: skip
-    yield Clockwork.taken
+    return Clockwork.taken
 
 
 def test_two_models_take_turns_so_that_a_slow_machine_slows_both(
@@ -162,28 +161,39 @@ def test_percentiles_lie_between_neighbours() -> None:
     assert ratio_of_medians([(2.0, 6.0), (1.0, 3.0), (4.0, 8.0)]) == 3.0
 
 
-def test_another_process_at_work_is_said() -> None:
-    with subprocess.Popen([sys.executable, "-c", "import time\nwhile True: pass"]) as other:
-        # Started by this process, so it would count as ours: the timing's own helpers do.
+BURN = "import time\nend = time.monotonic() + 1.5\nwhile time.monotonic() < end: pass"  # ends by itself
+# A process that is no child of ours: its parent ends at once, and it lets go of the pipes that a reader waits for.
+ORPHAN = f"import os\npid = os.fork()\nif pid: print(pid, flush=True); os._exit(0)\nos.closerange(0, 3)\n{BURN}"
+
+
+def test_another_process_at_work_is_said_and_one_of_our_own_is_not() -> None:
+    def busiest(start: Any) -> tuple[str, float]:
         conditions = Conditions(threads=2)
-        time.sleep(0.5)
-        own = conditions.values()
-        with contextlib.ExitStack() as stack:
-            stack.callback(other.kill)
-            grandchild = _unrelated_burner(stack)
-            conditions = Conditions(threads=2)
-            time.sleep(1.0)
-            busy = conditions.values()
+        start()
+        time.sleep(0.6)
+        return conditions._busiest()
 
-    assert own.get("busy_process") != "python" or own["busy"] < 0.9  # another test's, if any, not ours
-    assert busy["busy"] > 0.2
-    assert grandchild > 0
+    with subprocess.Popen([sys.executable, "-c", BURN]) as own:
+        among = {pid for pid, _ in conditions_module._others()}
+        assert own.pid not in among  # the timing's own helpers are children of it
+
+    name, used = busiest(lambda: subprocess.run([sys.executable, "-c", ORPHAN], check=True, capture_output=True))
+
+    assert used > 0.2
+    assert name
 
 
-def _unrelated_burner(stack: contextlib.ExitStack) -> int:
-    """Start a process that burns a core and is no child of this one; return its number."""
-    program = "import os, sys\npid = os.fork()\nif pid: print(pid); sys.exit()\nos.close(1)\nwhile True: pass"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    pid = int(done.stdout)
-    stack.callback(os.kill, pid, 9)
-    return pid
+def test_a_quiet_machine_has_no_busy_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {(1, 0.0): conditions_module._Process("init", 5.0)}
+    monkeypatch.setattr(conditions_module, "_others", lambda: known)
+    conditions = Conditions(threads=3)
+
+    quiet = conditions.values()
+    known = {(1, 0.0): conditions_module._Process("init", 5.1), (2, 1.0): conditions_module._Process("cc1", 0.19)}
+    busy = conditions.values()
+
+    assert quiet["threads"] == 3
+    assert "busy" not in quiet
+    # 0.19 seconds of a new process in at most a little more than the shortest time that counts
+    assert busy["busy_process"] == "cc1"
+    assert 0.2 < busy["busy"] <= 0.95

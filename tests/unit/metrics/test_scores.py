@@ -140,3 +140,45 @@ def test_models_of_different_vocabularies_are_refused(taught: HfModel, tmp_path:
     metric = Divergence(reference=taught.to_wire(), file=text, windows=1, length=50)
     with pytest.raises(Refused, match="330 tokens and its reference 320"):
         metric.measure(HfModel(tmp_path / "wide"), MetricContext())
+
+
+def test_the_spread_of_perplexity_is_students_t_of_the_windows_losses(taught: HfModel, text: str) -> None:
+    from scipy import stats
+
+    expected = losses(taught, windows=5, length=100)
+
+    values = Perplexity(file=text, windows=5, length=100).measure(taught, MetricContext())
+
+    mean, error = sum(expected) / 5, stats.sem(expected)
+    bounds = stats.t.interval(0.95, 4, loc=mean, scale=error)
+    assert values["spread"]["nll"] == pytest.approx(bounds, rel=2e-3)
+    assert values["spread"]["perplexity"] == pytest.approx([math.exp(bound) for bound in bounds], rel=5e-3)
+    assert "spread" not in Perplexity(file=text, windows=1, length=100).measure(taught, MetricContext())
+
+
+def test_a_probe_scores_a_quarter_of_the_windows(taught: HfModel) -> None:
+    probe = Perplexity(file="f").probe()
+
+    assert probe is not None
+    assert (probe.windows, probe.length) == (10, 512)
+    assert Perplexity(file="f", windows=4).probe() is None
+
+
+def test_the_window_whose_logits_are_not_finite_is_named(
+    taught: HfModel, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from picual.errors import StepFailed
+    from picual.models.hf_session import HfSession
+
+    plain, calls = HfSession.logits, list[int]()
+
+    def broken(self: HfSession, ids: Any) -> Any:
+        calls.append(len(ids))
+        found = plain(self, ids)
+        if len(calls) == 2:
+            found[7, 3] = math.inf
+        return found
+
+    monkeypatch.setattr(HfSession, "logits", broken)
+    with pytest.raises(StepFailed, match="logits on window 2 of the text are not finite"):
+        Perplexity(file=text, windows=3, length=64).measure(taught, MetricContext())

@@ -29,15 +29,13 @@ def test_an_axis_holds_its_values_and_ticks_in_order(values: list[float]) -> Non
 @pytest.mark.parametrize(
     ("values", "texts"),
     [
-        ([0.0, 10.0], ["0", "2.5", "5", "7.5", "10"]),
+        ([0.0, 10.0], ["0.0", "2.5", "5.0", "7.5", "10.0"]),
         ([97.0, 123.8], ["100", "110", "120"]),
         ([-0.02, 0.02], ["\N{MINUS SIGN}0.02", "\N{MINUS SIGN}0.01", "0.00", "0.01", "0.02"]),
     ],
 )
 def test_ticks_are_round_numbers(values: list[float], texts: list[str]) -> None:
-    found = [text for _, text in scale(values).ticks]
-
-    assert [text.replace(".0", "") if "." in texts[1] and len(texts[1]) == 3 else text for text in found] == texts
+    assert [text for _, text in scale(values).ticks] == texts
 
 
 def test_shares_are_marked_in_percent() -> None:
@@ -117,7 +115,7 @@ def test_no_plot_where_all_trials_stand_on_one_spot() -> None:
     ("unit", "value", "reference", "text", "judged"),
     [
         ("%", 0.85, 0.883, "\N{MINUS SIGN}3.3 points", "worse"),
-        ("%", 0.88304, 0.883, "same", "better"),
+        ("%", 0.88304, 0.883, "same", ""),
         ("MB", 103.0, 538.0, "\N{MINUS SIGN}80.9 %", "better"),
         ("tokens/s", 216.0, 28.0, "7.71 times", "better"),
         ("nats", 0.16, 0.0, "+0.16 nats", "worse"),
