@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-EVENT = "loss"
+EVENTS = ("loss", "eval_loss")
 KEPT = ("loss", "eval_loss", "learning_rate")
 
 
@@ -30,5 +30,5 @@ def _events(file: Path) -> Iterator[Mapping[str, Any]]:
             event = json.loads(line)
         except ValueError:
             continue  # cut short by a kill
-        if event.get("event") == EVENT and isinstance(event.get("step"), int):
+        if event.get("event") in EVENTS and isinstance(event.get("step"), int):
             yield event

@@ -12,8 +12,8 @@ from picual.errors import BrokenPromise, StepsDoNotFit
 from picual.hardware import Target
 from picual.models import Model, model_from_wire
 from picual.passes import registry
-from picual.passes.curves import curves_of
 from picual.passes.base import Pass, PassContext
+from picual.passes.curves import curves_of
 
 
 def run(

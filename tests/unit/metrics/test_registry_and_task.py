@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from picual.data.base import DataConfig
-from picual.errors import StepFailed, UnknownName
+from picual.errors import BadValue, StepFailed, UnknownName
 from picual.hardware import Target
 from picual.metrics import registry, task
 from picual.models import GenaiModel, HfModel
@@ -23,7 +23,10 @@ def test_every_metric_is_a_frozen_value_whose_fields_say_what_they_mean(name: st
     metric = registry.build(name, {})
 
     assert kind.name == name
-    assert kind.key
+    assert kind.key in kind.keys
+    assert kind.cost in range(5)
+    assert (kind.cost == 4) is kind.timed  # what is timed is taken last
+    assert (metric.probe() is None) or metric.probe() != metric
     assert metric == registry.build(name, {})
     assert hash(metric) == hash(registry.build(name, {}))
     assert all(item.metadata["help"].endswith(".") for item in dataclasses.fields(kind))  # type: ignore[arg-type]
@@ -85,6 +88,7 @@ def test_a_job_measures_a_model_from_its_wire_form_and_answers_in_json(
     answer = run(json.loads(json.dumps(payload)), tmp_path, events)
 
     assert answer["values"]["accuracy"] == 1.0
+    assert len((tmp_path / "out" / "predictions.jsonl").read_text().splitlines()) == 8
     assert json.loads(json.dumps(answer, allow_nan=False)) == answer
     assert events == [("progress", {"done": 8, "total": 8, "note": "answers"})]
 
@@ -117,6 +121,19 @@ def test_a_model_whose_logits_are_not_numbers_gives_an_error_not_a_number(taught
     }  # fmt: skip
 
     with pytest.raises(StepFailed, match="not finite"):
+        run(payload, tmp_path)
+
+
+def test_a_job_hands_on_what_timings_compare_with_and_whether_code_may_run(
+    taught: HfModel, taught_genai: GenaiModel, tmp_path: Path
+) -> None:
+    payload = {"metric": "latency", "fields": {"prompt_tokens": 8, "new_tokens": 3, "repeats": 2},
+               "model": taught_genai.to_wire(), "against": taught.to_wire()}  # fmt: skip
+    assert run(payload, tmp_path)["values"]["speedup"] > 1  # torch takes far longer over so small a network
+    (tmp_path / "mine.py").write_text("def measure(model, rows, options): return 5")
+    payload = {"metric": "code", "fields": {"code": str(tmp_path / "mine.py")}, "model": taught.to_wire()}
+    assert run({**payload, "trust": True}, tmp_path)["values"] == {"value": 5}
+    with pytest.raises(BadValue, match="only when it is trusted"):
         run(payload, tmp_path)
 
 

@@ -127,7 +127,7 @@ def test_divergence_is_zero_from_itself_and_torchs_from_another(
 
 
 def test_divergence_says_what_it_lacks(taught: HfModel, text: str) -> None:
-    with pytest.raises(BadValue, match="needs `reference`"):
+    with pytest.raises(BadValue, match="has no model `unquantized` to compare with"):
         Divergence(file=text).measure(taught, MetricContext())
 
 

@@ -16,7 +16,7 @@ def test_a_killed_and_resumed_training_has_one_curve_and_the_later_value_of_a_st
         {"event": "progress", "step": "lora", "done": 1},
         {"event": "loss", "step": 2, "loss": 2.5, "learning_rate": None},
         {"event": "loss", "step": 1, "loss": 2.9, "learning_rate": 1e-4},
-        {"event": "loss", "step": 3, "eval_loss": 2.2},
+        {"event": "eval_loss", "step": 3, "eval_loss": 2.2},
     ]
     file = tmp_path / "events.jsonl"
     file.write_text("\n".join(map(json.dumps, events)) + '\n{"event": "lo')
