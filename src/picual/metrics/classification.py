@@ -43,7 +43,9 @@ def summary(predictions: Sequence[Prediction], classes: Sequence[str], *, seed: 
     if len(labels) <= MOST_CLASSES:
         counts = confusion(predictions, labels)
         values["macro_f1"] = macro_f1(counts)
-        values["intervals"]["macro_f1"] = list(macro_f1_interval(counts, seed))
+        drawn = macro_f1_interval(counts, seed)
+        # Where no row is wrong, or none right, there is nothing to draw anew: the rows say what they say of shares.
+        values["intervals"]["macro_f1"] = list(drawn) if drawn[0] < drawn[1] else [low, high]
         values["per_class"] = per_class(counts, labels)
         values["confusion"] = {"labels": labels, "counts": _trimmed(counts)}
     return {**values, "examples": wrong_examples(predictions)}

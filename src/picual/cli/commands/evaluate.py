@@ -49,11 +49,13 @@ def evaluate(metrics: tuple[str, ...], fields: tuple[str, ...], **given: Any) ->
 def _metric(text: str, *, has_data: bool) -> tuple[str, dict[str, Any]]:
     """Return name and fields of `NAME` or `NAME=FILE`; a metric that reads something must be told what."""
     name, equals, file = text.partition("=")
-    fields = fields_of(registry.load(name))
+    kind = registry.load(name)
+    fields = fields_of(kind)
     takes_file = any(item.name == "file" for item in fields)
     if equals and not takes_file:
         raise click.UsageError(f"`{name}` reads no file: write --metric {name}")
-    if not equals and not has_data and any(item.metadata.get("role") == "data" for item in fields):
+    reads = kind.needs_data and not kind.has_text and any(item.metadata.get("role") == "data" for item in fields)
+    if not equals and not has_data and reads:
         told = f"--metric {name}=FILE, or --data FILE" if takes_file else "--data FILE"
         raise click.UsageError(f"`{name}` must be told what to read: {told}")
     return name, {"file": file} if equals else {}
