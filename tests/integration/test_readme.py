@@ -17,7 +17,10 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 SEED = ROOT / "tests" / "unit" / "recipe" / "olive" / "configs" / "seed-local.json"
 TONES = Path(api.__file__).parent / "assets" / "tone" / "train.jsonl"
-SHORT = {"run": ["--set", "passes.lora.training.max_steps=2", "--set", "metrics.accuracy.max_samples=8"]}
+SHORT = {
+    "run": ["--set", "passes.lora.training.max_steps=2", "--set", "metrics.accuracy.max_samples=8"],
+    "optimize": ["--trials", "1"],
+}
 
 
 def blocks(language: str) -> list[str]:
