@@ -24,6 +24,8 @@ VARIANCES = (0.003, 0.03, 0.3, 3.0)  # of one parameter's effect; the numbers ar
 INTERACTION = 0.05
 NOISE = 1e-4
 SWEEPS = 2
+USUAL = 0.3  # deviation of the values before any is known: they are shares, or logarithms
+USUAL_WEIGHT = 2.0  # values that this assumption is worth
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class AdditiveProcess:
             values: Finite.
             is_number: (d) Whether the column is a number.
         """
-        mean, scale = float(values.mean()), float(values.std()) or 1.0
+        mean, scale = float(values.mean()), _scale(values)
         target = (values - mean) / scale
         similar = similarity(points, points, is_number)
         variances = np.full(points.shape[1], 0.3)
@@ -87,6 +89,12 @@ def expected_improvement(mean: Floats, deviation: Floats, best: float) -> Floats
 def normal_share(z: Floats) -> Floats:
     """Return the share of a normal distribution below z (m)."""
     return np.array([0.5 * (1 + math.erf(value / math.sqrt(2))) for value in z])
+
+
+def _scale(values: Floats) -> float:
+    """Return the deviation that the values suggest: few of them cannot deny a usual one."""
+    squares = float(((values - values.mean()) ** 2).sum())
+    return math.sqrt((squares + USUAL_WEIGHT * USUAL**2) / (len(values) + USUAL_WEIGHT))
 
 
 def _kernel(similar: Floats, variances: Floats) -> Floats:

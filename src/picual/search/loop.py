@@ -13,7 +13,7 @@ from picual.search.samplers.base import Outlook, Sampler
 from picual.search.study import Study
 from picual.search.trial import Trial
 
-EXHAUSTED = "every candidate was tried, or ruled out beforehand"
+EXHAUSTED = "no candidate is left that promises more"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,6 @@ UNUSED: dict[str, Reason] = {
     "device": _PROVIDER,
     "sample_log_num": ("ignored", "the report holds examples of what the model answered"),
     "sample_log_dir": ("ignored", "the report holds examples of what the model answered"),
-    "apply_chat_template": _PROMPT,
     "system_instruction": _PROMPT,
     "fewshot_as_multiturn": _PROMPT,
 }
@@ -39,14 +38,16 @@ def read_harness(context: Context, reader: Reader, found: Found) -> list[MetricS
         return []
     fields: dict[str, Any] = {"tasks": [task for task in tasks if task != SIZE_TASK]}
     limit = reader.given("limit")
-    if limit is not None and isinstance(limit.value, int | float) and not isinstance(limit.value, bool):
-        context.ledger.mapped(limit.path, "metrics.lm-eval.limit")
-        fields["limit"] = limit.value
-    elif limit is not None:
-        reader.wrong_type(limit, "a number of questions")
+    if limit is not None and isinstance(limit.value, float) and not limit.value.is_integer():
+        text = "a share of the questions cannot be asked in this version: give their number"
+        context.ledger.note(limit.path, "later", text)
+    elif (count := reader.whole("limit", to="metrics.lm-eval.limit")) is not None:
+        fields["limit"] = count
     shots = reader.whole("num_fewshot", to="metrics.lm-eval.shots")
     if shots is not None:
         fields["shots"] = shots
+    if reader.flag("apply_chat_template", to="metrics.lm-eval.chat"):
+        fields["chat"] = True
     reader.drop_all(UNUSED)
     specs = [MetricSpec(name="lm-eval", type="lm-eval", fields=fields, place=place)] if fields["tasks"] else []
     if SIZE_TASK in tasks:

@@ -26,7 +26,6 @@ _KINDS: dict[str, Callable[[Measured], None]] = {
     "custom": read_code,
 }
 _LEFT: dict[str, Reason] = {
-    "metric_config": ("ignored", "this metric has nothing to set"),
     "backend": ("mapped", "Picual measures it by itself"),
     "higher_is_better": ("mapped", "a metric knows which way is better"),
     "data_config": ("ignored", "this metric needs no data"),
@@ -162,9 +161,17 @@ def _say(metric: Measured) -> None:
             if sub_type.title:
                 ledger.mapped(sub_type.path, f"the number `{metric.numbers[place].measurement}`")
             sub_type.reader.drop_all(_LEFT)
+            _nothing_to_set(sub_type.reader)
         else:
             ledger.note(sub_type.path, "later", metric.missing[place])
             path = sub_type.reader.layers[0].path
             if path != metric.found.path:
                 ledger.note(path, "later", metric.missing[place])
     metric.reader.drop_all({**UNUSED, **_LEFT})
+    _nothing_to_set(metric.reader)
+
+
+def _nothing_to_set(reader: Reader) -> None:
+    found = reader.find("metric_config")
+    if found is not None and not reader.ledger.is_opened(found.path):
+        reader.drop("metric_config", "ignored", "this metric has nothing to set")

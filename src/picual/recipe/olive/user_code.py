@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from picual.recipe.olive.direction import is_higher_better
@@ -13,11 +12,15 @@ from picual.recipe.olive.notes import Reason
 from picual.recipe.olive.reader import Found
 
 FUNCTIONS = ("evaluate_func", "metric_func")
-_ASKS: Reason = ("ignored", "the function is handed a model of Picual's: it reads and asks what it likes")
-_UNUSED: dict[str, Reason] = dict.fromkeys(
-    ("dataloader_func", "dataloader_func_kwargs", "data_config", "data_dir", "batch_size", "post_processing_func"),
-    _ASKS,
-)
+_ASKS: Reason = ("ignored", "the function is handed the model and the rows: it asks what it likes")
+_UNUSED: dict[str, Reason] = {
+    **dict.fromkeys(
+        ("dataloader_func", "dataloader_func_kwargs", "data_config", "data_dir", "batch_size", "func_kwargs"),
+        _ASKS,
+    ),
+    "post_processing_func": ("ignored", "the function is handed the model, not its outputs"),
+    "script_dir": ("ignored", "the code may import what lies beside its file"),
+}
 
 
 def read_code(metric: Measured) -> None:
@@ -31,27 +34,36 @@ def read_code(metric: Measured) -> None:
     if script is None or not isinstance(script.value, str):
         _miss(metric, f"no `user_script` holds `{function.value}`")
         return
-    fields: dict[str, Any] = {"code": _file(metric, script), "function": function.value}
-    if options := _options(metric, function):
-        fields["options"] = options
-    name = metric.spec("code", fields)
+    ways = [is_higher_better(one.reader, metric.kind, one.name, metric.name) for one in metric.wanted]
+    name = metric.spec("code", _fields(metric, function, script, ways))
     metric.context.ledger.mapped(script.path, f"becomes `metrics.{name}.code`, run only with `--trust`")
     _say_function(metric, function, name)
     reader.drop_all(_UNUSED)
     for place, sub_type in enumerate(metric.wanted):
-        higher = is_higher_better(sub_type.reader, metric.kind, sub_type.name, metric.name)
-        metric.numbers[place] = Number(f"{name}.{sub_type.title}" if sub_type.title else name, higher)
+        # The first is the metric's main number, which is known also when the function returns just one.
+        to = f"{name}.{sub_type.title}" if place else name
+        metric.numbers[place] = Number(to, ways[place])
+
+
+def _fields(metric: Measured, function: Found, script: Found, ways: list[bool]) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "code": str(metric.context.folder / str(script.value)), "function": function.value,
+    }  # fmt: skip
+    if options := _options(metric, function):
+        fields["options"] = options
+    name = metric.data()
+    if metric.text(name) is not None:
+        fields["data"] = name
+        metric.say("data_config", "mapped", f"becomes `metrics.{metric.name}.data`: the rows, as they are")
+    if metric.wanted and metric.wanted[0].title:
+        fields["number"] = metric.wanted[0].title
+    if ways and not ways[0]:
+        fields["better"] = "lower"
+    return fields
 
 
 def _miss(metric: Measured, why: str) -> None:
     metric.missing = dict.fromkeys(range(len(metric.wanted)), why)
-
-
-def _file(metric: Measured, script: Found) -> str:
-    """Return the file of the function, absolute, as the recipe's other files are."""
-    folder = metric.reader.text("script_dir", to=f"metrics.{metric.name}.code") or ""
-    file = Path(folder) / str(script.value)
-    return str(metric.context.folder / file)
 
 
 def _options(metric: Measured, function: Found) -> dict[str, Any]:
@@ -70,12 +82,9 @@ def _options(metric: Measured, function: Found) -> dict[str, Any]:
 
 
 def _say_function(metric: Measured, function: Found, name: str) -> None:
-    took = (
-        "outputs and targets"
-        if str(function.path[-1]) == FUNCTIONS[1]
-        else "a model, a device and providers of Olive's"
-    )
-    text = f"becomes `metrics.{name}.function`; in Olive it took {took}, here what `picual metrics show code` says"
-    metric.context.ledger.note(function.path, "replaced", text)
+    key = str(function.path[-1])
+    took = "outputs and targets" if key == FUNCTIONS[1] else "a model of Olive's, a device and providers"
+    text = f"becomes `metrics.{name}.function`; it is called with the model, the rows and the options (in Olive: "
+    metric.context.ledger.note(function.path, "replaced", f"{text}{took})")
     for other in FUNCTIONS:
-        metric.reader.drop(other, "ignored", f"`{function.path[-1]}` is the one that is called")
+        metric.reader.drop(other, "ignored", f"`{key}` is the one that is called")

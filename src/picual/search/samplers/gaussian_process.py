@@ -2,7 +2,8 @@
 
 The expected improvement of the objective, times the chance that the bounds are kept, over the time a candidate
 takes. Steps that are in the store take none, so that candidates which share what is expensive come first. What can
-be forecast, such as the size, is not guessed: a candidate it rules out is never tried.
+be forecast, such as the size, is not guessed: a candidate it rules out is never tried. When no candidate promises
+more than a few thousandths, the search ends, whatever budget is left.
 
 Source: D. Jones et al., "Efficient Global Optimization of Expensive Black-Box Functions", 1998; J. Gardner et al.,
 "Bayesian Optimization with Inequality Constraints", 2014; J. Snoek et al., "Practical Bayesian Optimization of
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 
     Floats = npt.NDArray[np.float64]
 
-COST_POWER = 0.5  # of the seconds: whole, and nothing expensive would ever be tried
-LOG_RANGE = 3.0  # positive numbers that differ more than so many times are modelled by their logarithm
+ENOUGH = 0.003  # of improvement to be expected, as a share of the best, below which nothing is tried any more
+COST_POWER = 0.75  # of the seconds: whole, and what is expensive would wait too long
+MORE = 2  # trials beyond one for each parameter, before the prospects are believed
 
 
 class GaussianProcess:
@@ -50,6 +52,9 @@ class GaussianProcess:
             return first
         codes = encoded(history.space.parameters, left)
         score = _improvement(history, codes) * _chance(history, codes, outlooks)
+        tried = sum(trial.state == "complete" for trial in history.trials)
+        if score.max() < ENOUGH and tried >= len(history.space.parameters) + MORE:
+            return None
         cost = np.array([max(outlook.cost, 1e-3) for outlook in outlooks])
         return left[int(np.argmax(score / cost**COST_POWER))]
 
@@ -115,11 +120,12 @@ def _improvement(history: History, codes: Floats) -> Floats:
 
 
 def _scaled(losses: Floats) -> Floats:
+    """Return the losses so that a difference is a share: their logarithm, or their ratio to the mean size."""
     import numpy as np
 
-    if losses.min() > 0 and losses.max() > LOG_RANGE * losses.min():
-        return np.log(losses)
-    return losses
+    if losses.min() > 0:
+        return np.asarray(np.log(losses))
+    return np.asarray(losses / max(float(np.abs(losses).mean()), 1e-12))
 
 
 def _chance(history: History, codes: Floats, outlooks: Sequence[Outlook]) -> Floats:

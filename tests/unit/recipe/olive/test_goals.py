@@ -35,7 +35,8 @@ def throughput(**more):
 
 def accuracy(**more):
     return {
-        "name": "acc", "type": "accuracy", "data_config": "pairs", "sub_types": [{"name": "accuracy_score", **more}]
+        "name": "acc", "type": "accuracy", "data_config": "pairs",
+        "sub_types": [{"name": "accuracy_score", **more}],
     }  # fmt: skip
 
 
@@ -158,7 +159,8 @@ def test_in_the_oldest_form_every_metric_is_an_objective(search, first, second, 
 
 def test_a_goal_of_the_oldest_form_stands_with_its_metric(search):
     metric = {
-        "name": "acc", "type": "custom", "higher_is_better": True, "goal": {"type": "max-degradation", "value": 0.1},
+        "name": "acc", "type": "custom", "higher_is_better": True,
+        "goal": {"type": "max-degradation", "value": 0.1},
         "user_config": {"user_script": "mine.py", "evaluate_func": "judge"},
     }  # fmt: skip
 
@@ -192,7 +194,10 @@ def test_a_number_of_the_users_own_goes_the_way_it_says_or_its_name(search, name
 
     recipe = search({"name": "mine", "type": "custom", "sub_types": [entry], "user_config": own})
 
-    assert recipe.search["objectives"] == [{direction: f"mine.{name}"}]
+    assert recipe.search["objectives"] == [{direction: "mine"}]
+    assert (
+        recipe.metrics[0].fields.get("better", "higher") == {"maximize": "higher", "minimize": "lower"}[direction]
+    )
 
 
 def test_several_goals_of_one_number_are_all_kept(search):

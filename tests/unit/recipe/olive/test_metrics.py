@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from picual.metrics import registry
+from picual.recipe.fields import coerce
+
 ROWS = {
     "name": "rows",
     "type": "HuggingfaceContainer",
@@ -103,10 +106,20 @@ def test_a_latency_and_a_throughput_of_the_same_runs_are_measured_once(read):
         ("f1_score", ("sklearn", {"metric": "f1_score", "options": {"average": "binary", "pos_label": "1"}})),
         ({"name": "f1_score", "metric_config": {"task": "multiclass", "num_classes": 5, "average": "macro"}},
          ("accuracy", {"by": "likelihood"})),
+        ({"name": "precision", "metric_config": {"task": "binary"}},
+         ("sklearn", {"metric": "precision_score", "options": {"average": "binary", "pos_label": "1"}})),
         ({"name": "precision", "metric_config": {"task": "multiclass"}},
          ("sklearn", {"metric": "precision_score", "options": {"average": "micro"}})),
         ({"name": "recall", "metric_config": {"task": "multiclass", "average": "weighted", "threshold": 0.5}},
          ("sklearn", {"metric": "recall_score", "options": {"average": "weighted"}})),
+        ({"name": "accuracy_score", "metric_config": {"task": "multiclass", "num_classes": 1000, "top_k": 5}},
+         ("sklearn", {"by": "likelihood", "metric": "top_k_accuracy_score", "options": {"k": 5}})),
+        ("auroc", ("sklearn", {"by": "likelihood", "metric": "roc_auc_score"})),
+        ({"name": "auroc", "metric_config": {"task": "multiclass", "num_classes": 3}},
+         ("sklearn", {"by": "likelihood", "metric": "roc_auc_score",
+                      "options": {"multi_class": "ovr", "average": "macro"}})),
+        ({"name": "accuracy_score", "metric_config": {"task": "multiclass", "num_classes": 1000, "top_k": 1}},
+         ("accuracy", {})),
     ],
 )  # fmt: skip
 def test_a_score_of_torchmetrics_has_its_equal(read, sub_type, equal):
@@ -149,11 +162,14 @@ def test_perplexity_reads_any_text(read):
 @pytest.mark.parametrize(
     ("metric", "why"),
     [
-        (score("accuracy_score", data="labels"), "a classifier"), (score("accuracy_score", data=None), "it names no data"),
-        (score("accuracy_score", data="texts"), "no expected answer"), (score("auroc"), "scores of classes"),
+        (score("accuracy_score", data="labels"), "a classifier"),
+        (score("accuracy_score", data=None), "it names no data"),
+        (score("accuracy_score", data="texts"), "no expected answer"),
         (score("wer"), "speech"), (score("accuracy_score", data="gone"), "no data config `gone`"),
         (score("glue", backend="huggingface_metrics"), "`glue` has no equal"),
-        (score({"name": "accuracy_score", "metric_config": {"task": "multiclass", "top_k": 5}}), "best 5"),
+        (score({"name": "recall", "metric_config": {"task": "multiclass", "top_k": 5}}), "best 5"),
+        (score({"name": "accuracy", "metric_config": {"compute_params": {"normalize": False}}},
+               backend="huggingface_metrics"), "their share"),
         (score({"name": "accuracy_score", "metric_config": {"task": "multilabel"}}), "several labels"),
         (score({"name": "f1_score", "metric_config": {"task": "multiclass", "average": None}}), "a class"),
         (score("accuracy_score", data=None, user_config={"dataloader_func": "rows"}), "`rows`"),
@@ -171,29 +187,38 @@ def test_what_has_no_equal_is_for_later_with_its_reason(read, metric, why):
 
 
 def test_of_several_numbers_those_without_an_equal_are_named_one_by_one(read):
-    recipe = read(score("accuracy_score", "auroc", "f1_score"))
+    recipe = read(score("accuracy_score", "wer", "f1_score"))
 
     assert [(name, kind) for name, kind, _ in found(recipe)] == [("acc", "accuracy"), ("acc_f1_score", "sklearn")]
     assert notes(recipe)["evaluators.all.metrics.0.sub_types.1"][0] == "later"
 
 
 def test_a_function_of_the_users_own_is_code(read, tmp_path):
-    own = {"user_script": "mine.py", "script_dir": "code", "evaluate_func": "judge",
+    own = {"user_script": "code/mine.py", "script_dir": "code", "evaluate_func": "judge",
            "evaluate_func_kwargs": {"rows": 9}}  # fmt: skip
+    kinds = [{"name": "Mean error"}, {"name": "worst"}]
 
-    recipe = read({"name": "mine", "type": "custom", "sub_types": [{"name": "Top 1"}], "user_config": own})
+    recipe = read(
+        {"name": "mine", "type": "custom", "sub_types": kinds, "data_config": "pairs", "user_config": own}
+    )
 
-    file = str(tmp_path / "code" / "mine.py")
-    assert found(recipe) == [("mine", "code", {"code": file, "function": "judge", "options": {"rows": 9}})]
-    assert "--trust" in notes(recipe)["evaluators.all.metrics.0.user_config.user_script"][1]
+    fields = {
+        "code": str(tmp_path / "code" / "mine.py"), "function": "judge", "options": {"rows": 9}, "data": "pairs",
+        "number": "Mean error", "better": "lower",
+    }  # fmt: skip
+    assert found(recipe) == [("mine", "code", fields)]
+    text = notes(recipe)
+    assert "--trust" in text["evaluators.all.metrics.0.user_config.user_script"][1]
+    assert text["evaluators.all.metrics.0.sub_types.0.name"][1] == "the number `mine`"
+    assert text["evaluators.all.metrics.0.sub_types.1.name"][1] == "the number `mine.worst`"
     assert not recipe.trust
 
 
 def test_keys_of_the_user_config_may_stand_beside_it(read, tmp_path):
-    metric = {"name": "mine", "type": "custom", "sub_types": [{"name": "a"}], "user_script": "mine.py",
-              "metric_func": "judge"}  # fmt: skip
+    metric = {"name": "mine", "type": "custom", "sub_types": [{"name": "a", "higher_is_better": True}],
+              "user_script": "mine.py", "metric_func": "judge"}  # fmt: skip
 
-    assert found(read(metric))[0][2] == {"code": str(tmp_path / "mine.py"), "function": "judge"}
+    assert found(read(metric))[0][2] == {"code": str(tmp_path / "mine.py"), "function": "judge", "number": "a"}
 
 
 def test_the_arguments_of_a_function_in_the_old_form_are_its_options(read):
@@ -204,16 +229,62 @@ def test_the_arguments_of_a_function_in_the_old_form_are_its_options(read):
 
 def test_a_harness_keeps_its_tasks(olive):
     evaluator = {
-        "type": "LMEvaluator", "tasks": ["arc_easy", "size_on_disk"], "limit": 0.1, "num_fewshot": 2,
-        "batch_size": 8, "apply_chat_template": True,
+        "type": "LMEvaluator", "tasks": ["arc_easy", "size_on_disk"], "limit": 10, "num_fewshot": 2,
+        "batch_size": 8, "apply_chat_template": True, "system_instruction": "Be brief.",
     }  # fmt: skip
 
     recipe = olive({"evaluators": {"all": evaluator}, "evaluator": "all"})
 
     assert found(recipe) == [
-        ("lm-eval", "lm-eval", {"tasks": ["arc_easy"], "limit": 0.1, "shots": 2}), ("size", "size", {}),
+        ("lm-eval", "lm-eval", {"tasks": ["arc_easy"], "limit": 10, "shots": 2, "chat": True}),
+        ("size", "size", {}),
     ]  # fmt: skip
-    assert notes(recipe)["evaluators.all.apply_chat_template"][0] == "later"
+    assert notes(recipe)["evaluators.all.system_instruction"][0] == "later"
+
+
+def test_a_share_of_the_questions_of_a_harness_is_for_later(olive):
+    recipe = olive(
+        {"evaluators": {"all": {"type": "LMEvaluator", "tasks": ["arc"], "limit": 0.1}}, "evaluator": "all"}
+    )
+
+    assert recipe.metrics[0].fields == {"tasks": ["arc"]}
+    assert notes(recipe)["evaluators.all.limit"][0] == "later"
+
+
+def test_what_a_metric_config_says_is_accounted_for_value_by_value(read):
+    config = {"task": "multiclass", "num_classes": 5, "threshold": 0.5}
+    size = {"name": "d", "type": "size_on_disk", "sub_types": [{"name": "bytes", "metric_config": {"unit": "MB"}}]}
+
+    text = notes(read(score({"name": "accuracy_score", "metric_config": config}), timing(), size))
+
+    path = "evaluators.all.metrics.0.sub_types.0.metric_config"
+    assert path not in text
+    assert [text[f"{path}.{key}"][0] for key in config] == ["mapped", "mapped", "ignored"]
+    assert text["evaluators.all.metrics.2.sub_types.0.metric_config"] == (
+        "ignored",
+        "this metric has nothing to set",
+    )
+
+
+def test_what_the_metrics_are_told_fits_them(read, tmp_path):
+    (tmp_path / "mine.py").write_text("def judge(model, rows, options): return 1")
+    own = {"user_script": "mine.py", "evaluate_func": "judge", "evaluate_func_kwargs": {"rows": 9}}
+    classes = {"task": "multiclass", "num_classes": 3}
+    names = ("accuracy_score", "f1_score", "auroc", "perplexity")
+
+    recipe = read(
+        timing("latency", data_config="rows"),
+        score(*({"name": name, "metric_config": classes} for name in names)),
+        score({"name": "accuracy_score", "metric_config": {**classes, "top_k": 2}}, data="rows"),
+        {"name": "mine", "type": "custom", "sub_types": [{"name": "loss"}], "user_config": own},
+        {"name": "size", "type": "size_on_disk"},
+    )  # fmt: skip
+
+    assert len(recipe.metrics) == 8
+    for metric in recipe.metrics:
+        values, wrong = coerce(registry.load(metric.type), metric.fields)
+        assert wrong == []
+        registry.build(metric.type, values)
 
 
 def test_evaluators_that_are_not_named_are_ignored(olive):
