@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test check unit fix docs bench
+.PHONY: demo test check unit fix docs bench screenshot
 demo: $(VENV)/ready
 	$(BIN)/picual demo
 
@@ -34,6 +34,10 @@ docs: $(VENV)/ready
 	$(BIN)/picual schema > docs/reference/recipe.schema.json
 	$(BIN)/picual schema report > docs/reference/report.schema.json
 	for name in $$($(BIN)/picual passes list); do $(BIN)/picual passes show $$name > docs/reference/$$name.txt; done
+
+# The picture in docs/images, drawn anew after a change of the report page; needs Chromium.
+screenshot: $(VENV)/ready
+	$(BIN)/python docs/images/make_report_screenshot.py
 
 $(VENV)/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -53,7 +53,8 @@ return found;
 DRAWN = """
 const names = ["x", "y", "dx", "dy", "x1", "x2", "y1", "y2", "points", "text-anchor"];
 return [...document.querySelectorAll("#plot line, #plot text, #plot use, #plot polyline")]
-  .map((one) => [one.tagName, ...names.map((name) => one.getAttribute(name)), one.textContent.trim()].join()).sort();
+  .map((one) => [one.tagName, ...names.map((name) => one.getAttribute(name)), one.textContent.trim()].join())
+  .sort();
 """
 
 
@@ -234,6 +235,21 @@ def test_a_mark_tells_its_trial_under_the_pointer_and_by_keyboard(shown: Chrome,
     assert centre(mark(shown, int(first)))[0] <= centre(mark(shown, int(second)))[0]
     ActionChains(shown).send_keys(Keys.ENTER).perform()
     assert "picked" in shown.find_element(By.ID, f"trial-{second}").get_attribute("class")
+
+
+def test_the_tooltip_follows_its_mark_when_the_page_scrolls(driver: Chrome, page: Path) -> None:
+    """The browser itself scrolls a mark into view that gets the focus."""
+    browser.show(driver, page, height=500)
+    driver.execute_script("document.querySelector('#plot-marks [tabindex=\"0\"]').focus()")
+    driver.execute_async_script("scrollBy(0, 60); setTimeout(arguments[0], 100)")
+
+    focused = driver.switch_to.active_element
+    assert tip(driver).startswith("Trial ")
+    x, y = centre(focused)
+    at = driver.find_element(By.ID, "tip").rect
+    scrolled = driver.execute_script("return scrollY")
+    assert abs(at["y"] - scrolled - y) < at["height"] + 40
+    assert abs(at["x"] - x) < 40
 
 
 def test_a_curve_is_read_out_point_by_point(shown: Chrome, report: dict[str, Any]) -> None:

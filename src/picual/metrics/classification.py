@@ -44,7 +44,7 @@ def summary(predictions: Sequence[Prediction], classes: Sequence[str], *, seed: 
         counts = confusion(predictions, labels)
         values["macro_f1"] = macro_f1(counts)
         drawn = macro_f1_interval(counts, seed)
-        # Where no row is wrong, or none right, there is nothing to draw anew: the rows say what they say of shares.
+        # Where no row is wrong, or none right, there is nothing to draw anew.
         values["intervals"]["macro_f1"] = list(drawn) if drawn[0] < drawn[1] else [low, high]
         values["per_class"] = per_class(counts, labels)
         values["confusion"] = {"labels": labels, "counts": _trimmed(counts)}

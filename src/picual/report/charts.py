@@ -44,10 +44,9 @@ def scale(values: Sequence[float], *, factor: float = 1.0, pad: float = PAD) -> 
         low, high, pad = low - room, high + room, 0.0
     low, high = low - pad * (high - low), high + pad * (high - low)
     step = _round_step((high - low) * factor / TICKS)
-    places = max(0, -math.floor(math.log10(step) + 1e-9) + (0 if _has_one_digit(step) else 1))
     first = math.ceil(low * factor / step - 1e-9)
     last = math.floor(high * factor / step + 1e-9)
-    ticks = [(number * step / factor, _tick_text(number * step, places)) for number in range(first, last + 1)]
+    ticks = [(number * step / factor, _tick_text(number * step, step)) for number in range(first, last + 1)]
     empty = Scale(low, high, ())
     return Scale(low, high, tuple((empty.at(value), text) for value, text in ticks))
 
@@ -62,10 +61,14 @@ def _has_one_digit(step: float) -> bool:
     return abs(step / 10.0 ** math.floor(math.log10(step) + 1e-9) - 2.5) > 1e-6
 
 
-def _tick_text(value: float, places: int) -> str:
-    if abs(value) >= 1e7 or places > 5:
-        return f"{value:.3g}".replace("-", MINUS)
-    return f"{value + 0.0:,.{places}f}".replace("-", MINUS)
+def _tick_text(value: float, step: float) -> str:
+    """Return a tick with as many digits as tell it from the next one."""
+    last = math.floor(math.log10(step) + 1e-9) - (not _has_one_digit(step))  # power of ten of its last digit
+    if last >= -5 and abs(value) < 1e9:
+        return f"{value + 0.0:,.{max(0, -last)}f}".replace("-", MINUS)
+    if abs(value) < step / 2:
+        return "0"
+    return f"{value:.{max(1, math.floor(math.log10(abs(value))) - last + 1)}g}".replace("-", MINUS)
 
 
 @dataclass(frozen=True)

@@ -135,9 +135,7 @@ def _chosen(report: Mapping[str, Any]) -> list[str]:
     tied = [one for one in search.get("tied") or [] if one != number]
     if tied:
         names = ", ".join(str(one) for one in tied)
-        sentences.append(
-            f"Within the noise it is tied with {'trial' if len(tied) == 1 else 'trials'} {names}; size decided."
-        )
+        sentences.append(f"Within the noise it is tied with {'trial' if len(tied) == 1 else 'trials'} {names}.")
     return sentences
 
 

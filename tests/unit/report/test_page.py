@@ -19,7 +19,7 @@ from picual.report.page import ASSETS
 from picual.testing.sample_report import sample_report
 
 Read = Callable[[str], Any]
-EVIL = "</script></title><script>alert(1)</script><img src=x onerror=alert(2)>\"'`{{7*7}}"
+EVIL = "</script ></title><script>alert(1)</script><img src=x onerror=alert(2)>\"'`{{7*7}}"
 
 
 @pytest.mark.parametrize("fits", [True, False])

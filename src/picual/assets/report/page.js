@@ -12,15 +12,21 @@
 
   // -- the tooltip ---------------------------------------------------------------------------------
   const tip = find("tip");
+  let told = null; // what the tooltip belongs to
   const hide = () => { tip.hidden = true; };
   const show = (mark, lines) => {
+    told = mark;
     tip.replaceChildren(...lines.map((line, number) => {
       const part = document.createElement(number ? "div" : "b");
       part.textContent = line;
       return part;
     }));
     tip.hidden = false;
-    const at = mark.getBoundingClientRect();
+    place();
+  };
+  const place = () => {
+    if (tip.hidden) return;
+    const at = told.getBoundingClientRect();
     const left = Math.min(at.x + at.width / 2 + 14, document.documentElement.clientWidth - tip.offsetWidth - 8);
     const below = at.bottom + 8;
     const top = below + tip.offsetHeight > innerHeight ? at.top - tip.offsetHeight - 8 : below;
@@ -28,7 +34,7 @@
     tip.style.top = `${Math.max(8, top)}px`;
   };
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
-  document.addEventListener("scroll", hide, { capture: true, passive: true });
+  document.addEventListener("scroll", place, { capture: true, passive: true });
 
   // -- groups of marks: one stop of the tab key each, arrow keys from mark to mark --------------------
   for (const group of document.querySelectorAll("g.tips")) {
