@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import math
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
@@ -24,6 +25,7 @@ from picual.space import param
 CHUNK = 64  # prompts between two signs of progress
 FEWEST = 20  # rows of a part; fewer say nothing
 PROBED = 0.25  # of the rows
+END_MARKS = re.compile(r"(?:<[^<>\s]+>|\[/?[A-Z_]+\])+\s*$")  # `<|im_end|>`, `</s>`, `[/INST]`
 
 Row = Mapping[str, Any]
 
@@ -147,7 +149,7 @@ class Asking(Metric):
         return fill(template, row)
 
     def _expect(self, config: DataConfig) -> str:
-        expect = self.expect or config.response
+        expect = self.expect or without_end_marks(config.response)
         if expect is None:
             raise BadValue(
                 f"`{self.name}` does not know the expected answer", hint='expect: "{column}", a column of the data'
@@ -231,6 +233,11 @@ def drawn(rows: Sequence[Row], part: float, seed: int) -> list[Row]:
     if count >= len(rows):
         return list(rows)
     return [rows[index] for index in sorted(random.Random(seed).sample(range(len(rows)), count))]
+
+
+def without_end_marks(response: str | None) -> str | None:
+    """Return a response's template without the special tokens at its end, which no answer holds as text."""
+    return None if response is None else END_MARKS.sub("", response)
 
 
 def at_token_border(prompt: str, expected: str, session: Session) -> str:

@@ -10,7 +10,7 @@ import pytest
 from picual.data.base import DataConfig
 from picual.errors import BadValue, UnknownName
 from picual.metrics.accuracy import Accuracy
-from picual.metrics.asking import at_token_border, drawn
+from picual.metrics.asking import at_token_border, drawn, without_end_marks
 from picual.metrics.base import MetricContext
 from picual.metrics.labels import likeliest, overlap, split, ties
 from picual.metrics.predictions import Question
@@ -304,3 +304,19 @@ def test_the_prompt_whose_labels_have_no_finite_likelihood_is_named(
     monkeypatch.setattr(HfSession, "likelihoods", broken)
     with pytest.raises(StepFailed, match=rf"{list(tones)[2]}.*are not finite"):
         Accuracy(data="tone", expect="{tone}", by="likelihood").measure(taught, context)
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        (" {tone}<|im_end|>", " {tone}"),
+        ("{tone}<|end|></s>\n", "{tone}"),
+        ("It is {tone}.", "It is {tone}."),
+        ("<b>{tone}</b> and more", "<b>{tone}</b> and more"),
+        (None, None),
+    ],
+)
+def test_the_special_tokens_that_end_a_response_are_no_part_of_the_answer(
+    response: str | None, expected: str | None
+) -> None:
+    assert without_end_marks(response) == expected
