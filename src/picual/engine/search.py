@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from picual import fingerprint
 from picual.engine import output as output_folder
@@ -34,6 +35,7 @@ from picual.space import values_of
 
 MEASURING = 15.0  # seconds, roughly, that measuring a candidate takes
 STUDY = "study.jsonl"
+Done = TypeVar("Done")
 
 
 class Search:
@@ -147,9 +149,7 @@ class Search:
         try:
             if broken := [step.name for step in plan.steps if step.key in self.broken]:
                 raise NotVerified(f"step `{broken[0]}` did not pass verification in an earlier trial")
-            made = self._patient(plan)
-            ran = sum(not one.done.cached for one in made)
-            values, reference, why = self.measure(plan, stages_of(plan, self.source, made))
+            ran, values, reference, why = patient(lambda: self._made_and_measured(plan))
         except (Interrupted, StoreError):
             raise
         except PicualError as error:
@@ -159,12 +159,10 @@ class Search:
             replace(trial, state=state, why=why, ran=ran, metrics=values, references=reference), reference
         )
 
-    def _patient(self, plan: Plan) -> list[Made]:
-        """Make a candidate; a worker that was lost gets a second chance, which goes on from its checkpoint."""
-        try:
-            return self.make(plan)
-        except JobLost:
-            return self.make(plan)
+    def _made_and_measured(self, plan: Plan) -> tuple[int, dict[str, Any], References, str]:
+        made = self.make(plan)
+        ran = sum(not one.done.cached for one in made)
+        return ran, *self.measure(plan, stages_of(plan, self.source, made))
 
     def _ruled_out(self, trial: Trial, plan: Plan, outlook: Outlook) -> Trial:
         size = size_forecast(plan)
@@ -227,7 +225,7 @@ class Search:
         leads = trial.feasible and ranking.best([*others, trial], self.settings.objectives)[0] is trial
         if leads:
             try:
-                self.place(trial)
+                patient(lambda: self.place(trial))
             except (Interrupted, StoreError):
                 raise
             except PicualError as error:
@@ -332,6 +330,14 @@ class Search:
             gap=None if value is None else bound.gap(value, trial.references),
             unit=metric.unit if bound.measurement.key == metric.key else "",
         )  # fmt: skip
+
+
+def patient(work: Callable[[], Done]) -> Done:
+    """Do a piece of work; a worker that was lost gets a second chance, which goes on from its checkpoint."""
+    try:
+        return work()
+    except JobLost:
+        return work()
 
 
 def _brief(trial: Trial) -> dict[str, Any]:
