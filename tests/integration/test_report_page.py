@@ -143,6 +143,26 @@ def test_a_script_that_got_through_would_not_run(driver: Chrome, page: Path, tmp
     assert len(driver.get_log("browser")) >= 2  # the browser says that it refused
 
 
+def test_names_that_attack_the_page_are_shown_as_they_are(driver: Chrome, tmp_path: Path) -> None:
+    evil = "</script ><script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\">"
+    report = sample_report()
+    for trial in report["trials"]:
+        trial["metrics"] = {f"{name}{evil}": values for name, values in trial["metrics"].items()}
+        trial["why"] = evil
+    report["best"]["accuracy"]["examples"][0]["answer"] = report["recipe"] = evil
+    (tmp_path / "report.json").write_text(json.dumps(report))
+
+    browser.show(driver, reporting.write_page(tmp_path))
+
+    axes = Select(driver.find_element(By.ID, "plot-y"))
+    axes.select_by_visible_text(f"size{evil} (MB)")  # the data of the script is whole
+    assert driver.find_element(By.ID, "plot-y-title").text == f"size{evil} (MB), lower is better"
+    ActionChains(driver).move_to_element(driver.find_element(By.CSS_SELECTOR, "#plot-marks use")).perform()
+    assert driver.title.endswith(evil)
+    assert driver.find_elements(By.TAG_NAME, "img") == []
+    assert driver.get_log("browser") == []
+
+
 def test_a_click_on_a_heading_sorts_by_number_and_says_so(shown: Chrome) -> None:
     head(shown, "size").find_element(By.TAG_NAME, "button").click()
     sizes = column(shown, "size")
@@ -163,6 +183,16 @@ def test_a_click_on_a_heading_sorts_by_number_and_says_so(shown: Chrome) -> None
     assert heads == sorted(heads)
     assert len(set(heads)) == 2
     assert head(shown, "size").get_attribute("aria-sort") is None
+
+
+def test_what_is_missing_comes_last_wherever_its_row_stood(shown: Chrome) -> None:
+    """Dropped trials have no accuracy, and rank between those that have one."""
+    assert "\N{EN DASH}" in column(shown, "accuracy")[:-4]
+    for _ in ("ascending", "descending"):
+        head(shown, "accuracy").find_element(By.TAG_NAME, "button").click()
+        missing = [text == "\N{EN DASH}" for text in column(shown, "accuracy")]
+        assert missing == sorted(missing)
+        assert any(missing)
 
 
 def test_text_and_state_filter_the_trials(shown: Chrome, report: dict[str, Any]) -> None:

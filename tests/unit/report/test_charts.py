@@ -38,6 +38,13 @@ def test_ticks_are_round_numbers(values: list[float], texts: list[str]) -> None:
     assert [text for _, text in scale(values).ticks] == texts
 
 
+def test_a_tiny_range_around_zero_has_its_zero() -> None:
+    assert [text for _, text in scale([-2e-7, 2e-7]).ticks] == [
+        "\N{MINUS SIGN}2e\N{MINUS SIGN}07", "\N{MINUS SIGN}1e\N{MINUS SIGN}07", "0", "1e\N{MINUS SIGN}07",
+        "2e\N{MINUS SIGN}07",
+    ]  # fmt: skip
+
+
 def test_shares_are_marked_in_percent() -> None:
     assert [text for _, text in scale([0.8, 0.9], factor=100).ticks] == ["80.0", "82.5", "85.0", "87.5", "90.0"]
 

@@ -53,6 +53,18 @@ def test_numbers_inside_each_others_interval_are_within_the_noise(report: dict[s
     assert row(compare(report, other(close, 100.0)), "accuracy")["within_noise"] is True
 
 
+@pytest.mark.parametrize(("first", "second"), [([0.5, 0.9], [0.79, 0.81]), ([0.59, 0.61], [0.5, 0.9])])
+def test_one_number_in_the_others_wide_interval_alone_is_no_noise(
+    report: dict[str, Any], first: list[float], second: list[float]
+) -> None:
+    """0.6 against 0.8: the narrow interval of one of them leaves the other out."""
+    theirs = other(0.8, 100.0)
+    report["best"]["accuracy"] |= {"accuracy": 0.6, "intervals": {"accuracy": first}}
+    theirs["best"]["accuracy"]["intervals"] = {"accuracy": second}
+
+    assert row(compare(report, theirs), "accuracy")["within_noise"] is False
+
+
 def test_settings_that_differ_are_named_by_their_path(report: dict[str, Any]) -> None:
     compared = compare(report, other(0.8, 100.0))
 

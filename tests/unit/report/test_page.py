@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from picual import report as reporting
-from picual.report.page import ASSETS
+from picual.report.page import ASSETS, script_json
 from picual.testing.sample_report import sample_report
 
 Read = Callable[[str], Any]
@@ -178,6 +178,8 @@ def test_data_of_the_script_cannot_end_it(report: dict[str, Any], read_page: Rea
     for trial in report["trials"]:
         trial["metrics"] = {f"{EVIL}{name}": values for name, values in trial["metrics"].items()}
 
+    assert not set("<>&") & set(script_json({EVIL: EVIL}))
+    assert json.loads(script_json({EVIL: EVIL})) == {EVIL: EVIL}
     page = read_page(reporting.page(report))
     data = json.loads(next(text for tag, text in page.texts if tag == "script"))
 
