@@ -154,7 +154,7 @@ class Asking(Metric):
             raise BadValue(
                 f"`{self.name}` does not know the expected answer", hint='expect: "{column}", a column of the data'
             )
-        return expect
+        return expect.strip(" ")  # a blank before it belongs to no class's name
 
     def _prompt(self, config: DataConfig) -> str:
         if prompt := self.prompt or config.prompt:

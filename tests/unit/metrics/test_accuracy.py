@@ -217,6 +217,21 @@ def test_open_answers_have_no_likelihood(taught: HfModel, written: Written) -> N
         Accuracy(data="d", by="likelihood").measure(taught, MetricContext(data=data))
 
 
+def test_labels_are_named_without_the_blank_before_the_response(
+    taught: HfModel, tones: dict[str, str], written: Written
+) -> None:
+    config = DataConfig(
+        files=(written([{"p": phrase, "t": tone} for phrase, tone in tones.items()]),),
+        prompt="<|user|>\n{p}<|end|>\n<|assistant|>", response="\n{t}<|end|>",
+    )  # fmt: skip
+    metric = Accuracy(data="d", by="likelihood", expect="{t}", labels=("surprise", "joy", "fear", "sadness"))
+
+    values = metric.measure(taught, MetricContext(data={"d": config}))
+
+    assert values["accuracy"] == 1.0
+    assert values["confusion"]["labels"] == ["surprise", "joy", "fear", "sadness"]
+
+
 class Words:
     """A session whose tokens are words with the blank before them, as in most tokenizers; it likes short ones."""
 
@@ -260,7 +275,8 @@ def test_of_labels_equally_likely_the_first_is_taken_and_ties_are_counted() -> N
     [
         ({"template": "{p}: {t}!{p}"}, {"expect": "{t}"}, ("", "!")),
         ({"prompt": "{p}:", "response": " {t}<|end|>"}, {"expect": "{t}"}, (" ", "<|end|>")),
-        ({"prompt": "{p}:", "response": " {t}"}, {}, ("", "")),
+        ({"prompt": "{p}:", "response": " {t}"}, {}, (" ", "")),
+        ({"prompt": "{p}:", "response": " {t}</s>"}, {}, (" ", "</s>")),
         ({"template": "{p}: {t}"}, {"expect": "{t}", "prompt": "{p} ->"}, (None, "")),
     ],
 )
