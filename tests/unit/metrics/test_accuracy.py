@@ -230,6 +230,9 @@ def test_labels_are_named_without_the_blank_before_the_response(
 
     assert values["accuracy"] == 1.0
     assert values["confusion"]["labels"] == ["surprise", "joy", "fear", "sadness"]
+    spaced = DataConfig(**{**config.to_wire(), "response": " {t}<|end|>"})
+    plain = Accuracy(data="d", by="likelihood", labels=metric.labels)
+    assert plain.measure(taught, MetricContext(data={"d": spaced}))["count"] == 8
 
 
 class Words:
