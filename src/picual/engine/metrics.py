@@ -16,7 +16,7 @@ from picual.plan import FORMAT, Plan, PlannedMetric, data_ingredients
 from picual.sources.digests import DigestMemory
 from picual.space import fields_of, values_of
 
-LIBRARIES = ("torch", "transformers", "onnxruntime", "onnxruntime-genai", "scikit-learn")
+LIBRARIES = ("torch", "transformers", "onnxruntime", "onnxruntime-genai", "scikit-learn", "lm-eval")
 Reference = Mapping[str, Stage]  # by the name that a metric may give
 
 
@@ -64,7 +64,11 @@ def metric_ingredients(
     fields |= {name: compared.key for name, compared in _named(metric, known, digests).items()}
     for name in _roles(metric, "code"):
         if fields[name] is not None:
-            fields[name] = digests.of(fields[name])
+            path = Path(fields[name])
+            inside = sorted(file for file in path.rglob("*") if file.is_file())
+            fields[name] = digests.folder(path, inside) if path.is_dir() else digests.of(path)
+    if isinstance(fields.get("file"), str):  # a text counts by what it says, not by where it lies
+        fields["file"] = digests.of(Path(fields["file"]))
     return {
         "format": FORMAT,
         "metric": metric.name,

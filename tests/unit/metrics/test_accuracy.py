@@ -252,12 +252,13 @@ class Words:
 def test_prompt_and_labels_are_split_where_the_first_label_changes_a_token() -> None:
     words: Any = Words()
 
-    rows = split(words, "Tone: ", ["joy", "deep sadness"])
+    rows = split(words, "Tone: ", ["deep joy", "deep sadness"])
 
     assert rows == [
-        (words.encode("Tone:"), words.encode(" joy")),
+        (words.encode("Tone:"), words.encode(" deep joy")),
         (words.encode("Tone:"), words.encode(" deep sadness")),
     ]
+    assert split(words, "Tone: ", ["joy", "fear"])[0] == (words.encode("Tone:"), words.encode(" joy"))
 
 
 def test_of_labels_equally_likely_the_first_is_taken_and_ties_are_counted() -> None:

@@ -11,7 +11,7 @@ import pytest
 from picual.errors import BadValue, MissingDependency, Refused, UnknownName
 from picual.metrics.base import MetricContext
 from picual.metrics.lm_eval import LmEval
-from picual.metrics.lm_eval_model import _generation
+from picual.metrics.lm_eval_model import _Answers, _generation
 from picual.models import GenaiModel, HfModel
 
 pytest.importorskip("lm_eval")
@@ -137,6 +137,25 @@ def test_a_task_file_with_a_function_is_code(taught: HfModel, folder: Path) -> N
     assert str(metric.user_code()).endswith("own.yaml")
     with pytest.raises(BadValue, match="only when it is trusted"):
         metric.measure(taught, MetricContext())
+
+
+def test_a_blank_between_context_and_continuation_goes_with_the_continuation() -> None:
+    class Words:
+        """Tokens are words with the blank before them."""
+
+        def encode(self, text: str) -> list[str]:
+            return [piece for piece in text.replace(" ", "| ").split("|") if piece]
+
+        def first_id(self) -> str:
+            return "<s>"
+
+    session: Any = Words()
+    model: Any = _Answers(session, 100, lambda *_: None)
+
+    assert model._pair("Tone: ", "deep joy") == (["Tone:"], [" deep", " joy"])
+    assert model._pair("Tone:", " joy") == (["Tone:"], [" joy"])
+    assert model._pair("", "Tone: joy") == (["<s>"], ["Tone:", " joy"])
+    assert model._pair("", "<s> joy") == (["<s>"], [" joy"])
 
 
 def test_sampled_answers_are_refused() -> None:

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from picual.errors import StepFailed
 from picual.models import GenaiModel, HfModel, Model
+from picual.models.genai_decoder import Decoder
 from picual.models.likelihood import Row
 from picual.models.session import open_session
 from picual.testing.tiny import tiny_model
@@ -96,6 +97,22 @@ def test_a_cache_that_cannot_branch_is_not_used(tmp_path: Path, monkeypatch: pyt
 
     for one, (total, _) in zip(found, expected(checkpoint, rows), strict=True):
         assert one.log_probability == pytest.approx(total, rel=1e-5, abs=1e-5)
+
+
+def test_positions_and_mask_go_on_from_what_was_read_before(taught_genai: GenaiModel) -> None:
+    """The builder's graphs count positions themselves; others are told."""
+    from types import SimpleNamespace
+
+    import numpy as np
+
+    decoder = Decoder(taught_genai.decoder(), taught_genai.config()["model"], threads=1)
+    ids = np.zeros((2, 3), dtype=np.int64)
+
+    def fed(name: str) -> list[Any]:
+        return decoder._input(SimpleNamespace(name=name, type="tensor(int64)", shape=[2, 3]), ids, 5).tolist()
+
+    assert fed("position_ids") == [[5, 6, 7]] * 2
+    assert fed("attention_mask") == [[1] * 8] * 2
 
 
 def broken(checkpoint: HfModel, folder: Path, name: str = "model.norm.weight") -> HfModel:
