@@ -21,6 +21,8 @@ CHECKED_BYTES = 16 << 20  # of a data set: more of it is looked at only by the s
 CHECKED_ROWS = 200
 CHARACTERS_A_TOKEN = 4.0  # of English in most vocabularies
 
+SMALL = 64 << 20  # bytes
+
 
 class ColumnProblem(NamedTuple):
     """One thing wrong with a data set: the field of ``DataConfig`` it concerns, a sentence, a hint."""
@@ -59,6 +61,11 @@ class RowCount(int):
 
     tokens: int = 0
     longest: int = 0
+
+
+def are_small(config: DataConfig) -> bool:
+    """Say whether the files of a data set are here and few enough bytes to be read while a plan is made."""
+    return bool(config.files) and sum(path.stat().st_size for path in config.paths()) <= SMALL
 
 
 def count_rows(config: DataConfig) -> RowCount:

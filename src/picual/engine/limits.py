@@ -23,13 +23,13 @@ def size_forecast(plan: Plan) -> float | None:
 
 
 def explained(closest: Trial, limits: list[Limit], tried: int, ruled_out: int) -> tuple[str, str]:
-    """Return what and hint of the error: the closest candidate, and how far limits would have to move."""
+    """Return what of the error, the closest candidate, and its hint, how far limits would have to move."""
     settings = ", ".join(f"{name}={value}" for name, value in closest.candidate.items()) or "the recipe as it is"
     gaps = [limit for limit in limits if limit.gap is not None and limit.gap > 0]
     unknown = ", ".join(one.measurement for one in limits if one.gap is None)
     what = f"no candidate keeps all limits ({tried} tried, {ruled_out} ruled out beforehand); closest: {settings}"
     if not gaps:
-        return f"{what}: no value for {unknown}", "`picual report` lists every trial"
+        return f"{what}: no value for {unknown}", ""
     broken = "; ".join(
         f"`{one.measurement}` is {one.value:.4g}{_unit(one)}, {one.gap:.4g}{_unit(one)} beyond `{one.text}`"
         for one in gaps

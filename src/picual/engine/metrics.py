@@ -64,9 +64,7 @@ def metric_ingredients(
     fields |= {name: compared.key for name, compared in _named(metric, known, digests).items()}
     for name in _roles(metric, "code"):
         if fields[name] is not None:
-            path = Path(fields[name])
-            inside = sorted(file for file in path.rglob("*") if file.is_file())
-            fields[name] = digests.folder(path, inside) if path.is_dir() else digests.of(path)
+            fields[name] = _content(Path(fields[name]), digests)
     if isinstance(fields.get("file"), str):  # a text counts by what it says, not by where it lies
         fields["file"] = digests.of(Path(fields["file"]))
     return {
@@ -81,6 +79,13 @@ def metric_ingredients(
         "host": platform.node() if metric.timed else None,
         "libraries": {name: _lazy.version_of(name) for name in LIBRARIES},
     }
+
+
+def _content(path: Path, digests: DigestMemory) -> str:
+    """Return the digest of a file, or of all files in a folder."""
+    if not path.is_dir():
+        return digests.of(path)
+    return digests.folder(path, sorted(file for file in path.rglob("*") if file.is_file()))
 
 
 def _roles(metric: Metric, role: str) -> list[str]:

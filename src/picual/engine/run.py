@@ -121,9 +121,7 @@ def take_metrics(work: Work, result: RunResult) -> None:
         of_model = planned.metric.scope == "model"
         values = {}
         for stage in wanted(planned.metric, stages):
-            against = stages[0] if planned.metric.timed and stage is not stages[0] else None
-            name = stage.name if of_model else "data"
-            values[name] = work.value(plan, planned, stage, known=known, against=against)
+            values[stage.name if of_model else "data"] = work.value(plan, planned, stage, known=known)
         result.metrics[planned.name] = values
 
 

@@ -11,16 +11,18 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from picual import fingerprint
 from picual.engine import output as output_folder
 from picual.engine.limits import explained, forecast_violation, key_of, size_forecast, why_left
+from picual.engine.metrics import metric_ingredients
 from picual.engine.results import Limit, RunResult, SearchResult, Stage
 from picual.engine.stages import Made, by_name, stages_of
 from picual.engine.work import Work
 from picual.errors import Interrupted, JobLost, NothingFits, NotVerified, PicualError, StepFailed, StoreError
-from picual.plan import Plan, PlannedMetric, variant
+from picual.plan import Plan, PlannedMetric, data_ingredients, variant
 from picual.plan.obstacles import shortages
 from picual.search import ranking, samplers
 from picual.search.goals import Bound, References, Values
@@ -31,7 +33,6 @@ from picual.search.samplers.pass_by_pass import PassByPass
 from picual.search.settings import Settings
 from picual.search.study import Study
 from picual.search.trial import State, Trial
-from picual.space import values_of
 
 MEASURING = 15.0  # seconds, roughly, that measuring a candidate takes
 STUDY = "study.jsonl"
@@ -93,10 +94,18 @@ class Search:
     def identity(self) -> str:
         """Return what a study is known by: a recipe that asks for something else begins a new one."""
         goals = [repr(goal) for goal in (*self.settings.objectives, *self.settings.bounds)]
-        metrics = {one.name: [one.metric.name, values_of(one.metric)] for one in self.plan.metrics}
+        digests, known = self.work.digests, {"baseline": self.source, "unquantized": self.source}
+        wanted = {one.metric for one in self.settings.measurements}
+        metrics = {
+            one.name: metric_ingredients(one, self.source, self.plan, digests, known=known)
+            for one in self.plan.metrics if one.name in wanted
+        }  # fmt: skip
         steps = [[step.name, step.type, dict(step.fields)] for step in self.plan.open_recipe.steps]
+        data = {
+            name: data_ingredients(one, digests) for name, one in self.plan.open_recipe.data.items() if one.files
+        }
         first = [step.key for step in self.plan.steps]
-        asked = [goals, metrics, steps, first, self.settings.sampler, self.seed, self.settings.pass_by_pass]
+        asked = [goals, metrics, steps, data, first, self.settings.sampler, self.seed, self.settings.pass_by_pass]
         return fingerprint.digest(asked)[:16]
 
     # -- what is known beforehand -----------------------------------------------------------------------
@@ -215,8 +224,7 @@ class Search:
         return values, reference, ""
 
     def _value(self, plan: Plan, planned: PlannedMetric, stage: Stage, stages: list[Stage]) -> dict[str, Any]:
-        against = self.source if planned.metric.timed and stage is not self.source else None
-        return self.work.value(plan, planned, stage, known=by_name(plan, stages), against=against)
+        return self.work.value(plan, planned, stage, known=by_name(plan, stages))
 
     # -- the best so far --------------------------------------------------------------------------------
 
@@ -271,15 +279,16 @@ class Search:
         found.front = sorted(trial.number for trial in ranking.front(trials))
 
     def _hopeless(self, trials: list[Trial]) -> list[Trial]:
-        """Return the candidates that need no trial: what is known beforehand rules them out."""
+        """Return the candidates that need no trial, numbered on: what is known beforehand rules them out."""
         if (self.plan.space.size or samplers.LARGEST_MODELLED) >= samplers.LARGEST_MODELLED:
             return []
         tried = [dict(trial.candidate) for trial in trials]
-        found = []
+        number = 1 + max((trial.number for trial in trials), default=-1)
+        found: list[Trial] = []
         for candidate in self.plan.space.candidates() or []:
             outlook = self.outlook(candidate)
             if outlook.hopeless and candidate not in tried:
-                blank = Trial(candidate=candidate, state="dropped")
+                blank = Trial(candidate=candidate, state="dropped", number=number + len(found))
                 found.append(self._ruled_out(blank, self.plan_of(candidate), outlook))
         return found
 
@@ -293,7 +302,7 @@ class Search:
         left = list(trials)
         while (best := ranking.best(left, self.settings.objectives)[0]) is not None:
             try:
-                self.place(best)
+                patient(lambda: self.place(best))
             except NotVerified as error:
                 failed = replace(best, state="failed", why=f"NotVerified: {error.what}")
                 left[left.index(best)] = failed
@@ -309,14 +318,14 @@ class Search:
         closest = ranking.closest([*trials, *found.ruled_out])
         if closest is None:
             first = trials[0].why if trials else found.stopped
-            raise StepFailed(f"no candidate could be measured: {first}", hint="`picual report` lists every trial")
-        found.closest = closest.number if closest.number >= 0 else None
+            raise StepFailed(f"no candidate could be measured: {first}", hint=every_trial(self.result.output))
+        found.closest = closest.number
         if not closest.metrics.get("size", {}).get("forecast"):
             with contextlib.suppress(NotVerified):
                 self.place(closest, name="closest")
         self.result.limits = self.limits(closest)
         what, hint = explained(closest, self.result.limits, len(trials), len(found.ruled_out))
-        raise NothingFits(what, hint=hint)
+        raise NothingFits(what, hint=hint or every_trial(self.result.output))
 
     def limits(self, trial: Trial) -> list[Limit]:
         """Return every bound as a number, with what the trial has."""
@@ -330,6 +339,11 @@ class Search:
             gap=None if value is None else bound.gap(value, trial.references),
             unit=metric.unit if bound.measurement.key == metric.key else "",
         )  # fmt: skip
+
+
+def every_trial(output: Path) -> str:
+    """Return the command that lists what was tried."""
+    return f"`picual report {output}`"
 
 
 def patient(work: Callable[[], Done]) -> Done:

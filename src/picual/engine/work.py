@@ -167,20 +167,20 @@ class Work:
 
     # -- measurements ---------------------------------------------------------------------------------
 
-    def value(
-        self, plan: Plan, planned: PlannedMetric, stage: Stage, *, known: Reference, against: Stage | None = None
-    ) -> dict[str, Any]:
-        """Measure one model.
+    def value(self, plan: Plan, planned: PlannedMetric, stage: Stage, *, known: Reference) -> dict[str, Any]:
+        """Measure one model; a timing is taken in turn with that of the input model.
 
         Args:
             plan: Whose target, threads and seed hold.
             planned: The metric.
             stage: What is measured.
             known: Stages by name, which a metric may compare with.
-            against: Taken in turn with ``stage`` by a timing.
         """
         metric = planned.metric
         of_model = metric.scope == "model"
+        against = known.get("baseline") if metric.timed else None
+        if against is not None and against.key == stage.key:
+            against = None
         ingredients = metric_ingredients(planned, stage, plan, self.digests, known=known, against=against)
         payload = {
             "metric": metric.name,

@@ -29,7 +29,6 @@ from picual.space import fields_of, values_of
 from picual.store.local import Store
 
 FORMAT = 1  # part of every key: raised when what goes into a key changes meaning
-SMALL_DATA = 64 << 20  # bytes of data files that a plan hashes on the spot
 
 
 def make_plan(recipe: Recipe, store: Store, *, offline: bool = False, hash_source: bool = False) -> Plan:
@@ -190,9 +189,7 @@ def data_used(a_pass: Pass[Any, Any] | Metric, data: Mapping[str, DataConfig]) -
 
 def count_rows(config: DataConfig) -> int:
     """Return the number of rows of a data set whose files are here and not huge; else 0."""
-    if not config.files or sum(path.stat().st_size for path in config.paths()) > SMALL_DATA:
-        return 0
-    return data_files.count_rows(config)
+    return data_files.count_rows(config) if data_files.are_small(config) else 0
 
 
 def _metric(recipe: Recipe, spec: MetricSpec) -> PlannedMetric:

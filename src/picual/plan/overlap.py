@@ -7,14 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from picual.data.base import DataConfig
-from picual.data.files import rows
+from picual.data.files import are_small, rows
 from picual.data.split import holdout_rows, train_rows
 from picual.passes.base import Pass
 from picual.plan.values import PlannedMetric, PlannedStep
 from picual.recipe.schema import Note
 from picual.space import fields_of
-
-SMALL_DATA = 64 << 20  # bytes of data files that are compared row by row
 
 
 def overlap_warnings(steps: Sequence[PlannedStep], metrics: Sequence[PlannedMetric]) -> tuple[Note, ...]:
@@ -53,9 +51,7 @@ def _asked(config: DataConfig, metric: object) -> Iterable[Mapping[str, Any]]:
 
 
 def _rows(config: DataConfig) -> list[Mapping[str, Any]]:
-    if not config.files or sum(path.stat().st_size for path in config.paths()) > SMALL_DATA:
-        return []
-    return list(rows(config))
+    return list(rows(config)) if are_small(config) else []
 
 
 def _key(row: Mapping[str, Any]) -> str:

@@ -36,7 +36,8 @@ def check(recipe: Recipe) -> list[Problem]:
     problems += data_problems(recipe, only=_data_in_use(recipe) if recipe.dialect == "olive" else None)
     problems += search_problems(recipe)
     for one in single_recipes(recipe):
-        problems += [problem for problem in _entry_problems(one) + _order_problems(one) if problem not in problems]
+        problems += [problem for problem in _step_problems(one) + _order_problems(one) if problem not in problems]
+    problems += _metric_problems(recipe)
     if not recipe.steps and not recipe.metrics and not recipe.problems:
         problems.append(Problem("recipe", "there is nothing to do: no `passes` and no `metrics`"))
     return in_file_order(problems)
@@ -107,13 +108,16 @@ def _kind_of(entry: StepSpec | MetricSpec) -> type[Any] | None:
         return None
 
 
-def _entry_problems(recipe: Recipe) -> list[Problem]:
-    problems = []
-    for step in recipe.steps:
-        problems += _problems_of(recipe, step, "pass", _step_words(recipe, step), pass_registry.names())
-    for metric in recipe.metrics:
-        problems += _problems_of(recipe, metric, "metric", f"metric `{metric.name}`", metric_registry.names())
-    return problems
+def _step_problems(recipe: Recipe) -> list[Problem]:
+    names = pass_registry.names()
+    found = [_problems_of(recipe, step, "pass", _step_words(recipe, step), names) for step in recipe.steps]
+    return [problem for problems in found for problem in problems]
+
+
+def _metric_problems(recipe: Recipe) -> list[Problem]:
+    names = metric_registry.names()
+    found = [_problems_of(recipe, one, "metric", f"metric `{one.name}`", names) for one in recipe.metrics]
+    return [problem for problems in found for problem in problems]
 
 
 def _problems_of(

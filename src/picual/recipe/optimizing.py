@@ -12,10 +12,10 @@ from typing import Any, Literal
 from picual.data.base import DataConfig
 from picual.data.files import rows
 from picual.errors import BadValue
+from picual.metrics.classification import MOST_CLASSES
 
 Aim = Literal["quality", "size", "speed"]
 TRIALS = 8
-MOST_CLASSES = 50
 SAMPLE = 500  # rows that are looked at to tell a label from a text
 # Columns that by custom hold what is asked and what is answered.
 PAIRS = (

@@ -59,7 +59,7 @@ def _measures(plan: Plan) -> dict[str, Any]:
             "type": planned.metric.name,
             "key": planned.metric.key,
             "unit": planned.metric.unit,
-            "higher_is_better": planned.metric.higher_is_better,
+            "higher_is_better": planned.metric.rises(),
         }
         for planned in plan.metrics
     }

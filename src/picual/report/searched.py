@@ -34,13 +34,12 @@ def search(result: RunResult) -> dict[str, Any] | None:
 
 
 def trials(result: RunResult) -> list[dict[str, Any]]:
-    """Return every trial, best first, then what was ruled out without one, numbered on."""
+    """Return every trial, best first, then what was ruled out without one."""
     found = result.search
     if found is None:
         return []
-    first = 1 + max((trial.number for trial in found.trials), default=-1)
-    listed = [_trial(trial, trial.number, found, rank) for rank, trial in enumerate(found.trials, 1)]
-    return listed + [_trial(trial, first + index, found, None) for index, trial in enumerate(found.ruled_out)]
+    listed = [_trial(trial, found, rank) for rank, trial in enumerate(found.trials, 1)]
+    return listed + [_trial(trial, found, None) for trial in found.ruled_out]
 
 
 def constraints(result: RunResult) -> list[dict[str, Any]]:
@@ -59,9 +58,9 @@ def constraints(result: RunResult) -> list[dict[str, Any]]:
     ]
 
 
-def _trial(trial: Trial, number: int, found: SearchResult, rank: int | None) -> dict[str, Any]:
+def _trial(trial: Trial, found: SearchResult, rank: int | None) -> dict[str, Any]:
     return {
-        "number": number,
+        "number": trial.number,
         "state": trial.state,
         "feasible": trial.feasible,
         "rank": rank,

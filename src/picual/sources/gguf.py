@@ -15,7 +15,7 @@ from typing import Any
 from picual import _lazy
 from picual.errors import PicualError, UnreadableModel
 from picual.models import HfModel, Model
-from picual.models.hf_session import quiet
+from picual.models.hf_loading import quiet
 from picual.sources import checkpoint
 from picual.sources.base import Fetched, Source
 from picual.sources.digests import DigestMemory

@@ -81,8 +81,8 @@ def test_every_sampler_tries_no_candidate_twice_and_none_without_hope(tmp_path: 
 
     candidates = [tuple(trial.candidate.values()) for trial in a_study.trials]
     assert why == (EXHAUSTED if name == "gp" else "the budget of 14 trials is used")
-    assert len(set(candidates)) == len(candidates) == (len(candidates) if name == "gp" else 14)
-    assert 6 <= len(candidates) <= 14
+    assert len(set(candidates)) == len(candidates)
+    assert len(candidates) == 14 or name == "gp"  # which ends by itself
     assert all(size(trial.candidate) <= 95 for trial in a_study.trials)
 
 

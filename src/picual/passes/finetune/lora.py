@@ -18,7 +18,7 @@ from picual import _lazy
 from picual.errors import BadValue, UnknownName, nearest
 from picual.hardware import Machine, Target
 from picual.models import HfAdapter, HfModel, Profile
-from picual.models.hf_session import load_tokenizer, quiet
+from picual.models.hf_loading import load_tokenizer, quiet
 from picual.passes.base import AdapterTrained, Forecast, Pass, PassContext, Promise
 from picual.passes.finetune import training, training_arguments
 from picual.passes.finetune.adapter import AdapterForm, save_adapter

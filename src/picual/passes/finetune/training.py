@@ -11,7 +11,7 @@ from picual import hardware
 from picual.data.base import DataConfig
 from picual.errors import BadValue
 from picual.models import HfModel
-from picual.models.hf_session import load_checkpoint
+from picual.models.hf_loading import load_checkpoint
 from picual.passes.base import PassContext
 from picual.passes.finetune import checkpoints
 from picual.passes.finetune.adapter import AdapterForm, add_adapter, load_weights

@@ -1,0 +1,129 @@
+"""Networks and tokenizers of checkpoints, through ``transformers`` and ``peft``; what is broken is named."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from picual import _lazy
+from picual.errors import UnreadableModel
+from picual.models.hf import HfAdapter, HfModel, read_json
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep transformers from talking: we say ourselves what matters."""
+    from transformers import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def load_tokenizer(root: HfModel) -> Any:
+    """Return the tokenizer of a checkpoint.
+
+    Raises:
+        UnreadableModel: Its files are missing or broken.
+    """
+    from transformers import AutoTokenizer
+
+    if (root.path / "tokenizer.json").exists():
+        read_json(root.path / "tokenizer.json")  # a cut file is named here, with a better error than below
+    try:
+        return AutoTokenizer.from_pretrained(
+            root.path, trust_remote_code=root.trust_remote_code, local_files_only=True
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UnreadableModel(
+            f"the tokenizer cannot be loaded ({first_line(error)})",
+            where=str(root.path),
+            hint="put the tokenizer's files beside config.json, or fetch the model again",
+        ) from error
+
+
+def load_network(model: HfModel | HfAdapter, *, on_gpu: bool) -> Any:
+    """Return the network of a model, adapters merged in: float32, or as stored on a GPU."""
+    import torch
+
+    if isinstance(model, HfModel):
+        return load_checkpoint(model, "auto" if on_gpu else torch.float32)
+    network = load_checkpoint(model.root(), torch.float32)
+    for adapter in model.chain():
+        network = _merge(network, adapter)
+    stored = model.root().config()
+    dtype = getattr(torch, str(stored.get("dtype", stored.get("torch_dtype", "float32"))))
+    return network.to(dtype) if on_gpu else network
+
+
+def load_checkpoint(model: HfModel, dtype: Any) -> Any:
+    """Return the network of a checkpoint with its weights as ``dtype``, or as stored (``"auto"``).
+
+    Raises:
+        UnreadableModel: A weight is missing, or ``transformers`` does not know the architecture.
+    """
+    import transformers
+
+    loader: Any = transformers.AutoModelForCausalLM  # its annotation forgets what `output_loading_info` adds
+    model.tensors()  # names a missing, cut or broken weight file
+    try:
+        network, info = loader.from_pretrained(
+            model.path, dtype=dtype, trust_remote_code=model.trust_remote_code, local_files_only=True,
+            output_loading_info=True,
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UnreadableModel(
+            f"transformers cannot load the model ({first_line(error)})",
+            where=str(model.path),
+            hint="fetch the model again, or `pip install -U transformers` for a newer architecture",
+        ) from error
+    if missing := sorted(info["missing_keys"]):  # transformers would go on with random weights there
+        raise UnreadableModel(
+            f"{len(missing)} weights are not in the checkpoint, `{missing[0]}` among them",
+            where=str(model.path),
+            hint="fetch the model again",
+        )
+    return network
+
+
+def _merge(network: Any, adapter: HfAdapter) -> Any:
+    peft = _lazy.need("peft", extra="finetune", by=HfAdapter.title)
+    adapter.adapter_config()
+    if not (adapter.path / "adapter_model.safetensors").is_file():
+        raise UnreadableModel(
+            "`adapter_model.safetensors` is missing", where=str(adapter.path), hint="train the adapter again"
+        )
+    stored = set(adapter.tensors())
+    try:
+        with warnings.catch_warnings():
+            # peft asks transformers under a name that it is about to lose
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+            adapted = peft.PeftModel.from_pretrained(network, str(adapter.path))
+        left = sorted(stored - set(peft.get_peft_model_state_dict(adapted)))
+        merged = adapted.merge_and_unload()
+    except (ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise _does_not_fit(adapter, first_line(error)) from error
+    if left:  # peft would leave them out without a word
+        raise _does_not_fit(adapter, f"nothing takes its `{left[0]}`")
+    return merged
+
+
+def _does_not_fit(adapter: HfAdapter, why: str) -> UnreadableModel:
+    return UnreadableModel(
+        f"the adapter does not fit its base model ({why})",
+        where=str(adapter.path),
+        hint="give the base model that the adapter was trained on",
+    )
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of what an error says, or its kind."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
