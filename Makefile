@@ -15,8 +15,10 @@ check: $(VENV)/ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Unit tests side by side, one core each; those of the real model one after the other, as they use all cores.
 unit: $(VENV)/ready
-	$(BIN)/python -m pytest tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit --numprocesses logical --maxprocesses 8 --dist worksteal
+	$(BIN)/python -m pytest tests/integration --numprocesses logical --maxprocesses 2 --dist loadfile
 
 bench: $(VENV)/ready
 	$(BIN)/python benchmarks/waits.py

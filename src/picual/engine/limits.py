@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from picual.engine.results import Limit
+from picual.errors import StepFailed
 from picual.plan import Plan
 from picual.search.goals import Bound, References, Values
 from picual.search.trial import Trial
 
 FORECAST_MARGIN = 0.005  # share by which the forecast of a size may be wrong
 FORECAST_SLACK = 0.002  # and megabytes, of which a graph beside its weights has few
+
+
+class NothingToKeep(StepFailed):
+    """A bound is a share of a reference that is zero: the fault of what is asked, not of a candidate."""
+
+
+def require_reference(bounds: Sequence[Bound], references: References) -> None:
+    """Stop when a bound asks for a share of nothing.
+
+    Raises:
+        NothingToKeep: The reference model's number is zero.
+    """
+    for bound in bounds:
+        if bound.asks_nothing(references):
+            raise NothingToKeep(
+                f"`{bound.measurement}` of the {bound.reference} model is 0, and `{bound.text}` is a share of it",
+                where=f"search.subject_to.{bound.measurement}",
+                hint="`picual evaluate` writes each answer to predictions.jsonl: do the data's `prompt` and"
+                " `response` ask as the model was trained?",
+            )
 
 
 def key_of(bound: Bound) -> str:

@@ -64,7 +64,7 @@ class Engine:
         """
         with self._work(plan, self.store.root / "evaluate" / "run") as work:
             stage = work.source(plan)
-            return {one.name: work.value(plan, one, stage, known={}) for one in plan.metrics}
+            return {one.name: work.value(plan, one, stage, known={}, keep=True) for one in plan.metrics}
 
     def _go(self, work: Work, plan: Plan, output: Path) -> RunResult:
         started = time.monotonic()
@@ -121,7 +121,8 @@ def take_metrics(work: Work, result: RunResult) -> None:
         of_model = planned.metric.scope == "model"
         values = {}
         for stage in wanted(planned.metric, stages):
-            values[stage.name if of_model else "data"] = work.value(plan, planned, stage, known=known)
+            name = stage.name if of_model else "data"
+            values[name] = work.value(plan, planned, stage, known=known, keep=True)
         result.metrics[planned.name] = values
 
 

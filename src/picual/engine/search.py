@@ -16,7 +16,15 @@ from typing import Any, TypeVar
 
 from picual import fingerprint
 from picual.engine import output as output_folder
-from picual.engine.limits import explained, forecast_violation, key_of, size_forecast, why_left
+from picual.engine.limits import (
+    NothingToKeep,
+    explained,
+    forecast_violation,
+    key_of,
+    require_reference,
+    size_forecast,
+    why_left,
+)
 from picual.engine.metrics import metric_ingredients
 from picual.engine.results import Limit, RunResult, SearchResult, Stage
 from picual.engine.stages import Made, by_name, stages_of
@@ -159,7 +167,7 @@ class Search:
             if broken := [step.name for step in plan.steps if step.key in self.broken]:
                 raise NotVerified(f"step `{broken[0]}` did not pass verification in an earlier trial")
             ran, values, reference, why = patient(lambda: self._made_and_measured(plan))
-        except (Interrupted, StoreError):
+        except (Interrupted, StoreError, NothingToKeep):
             raise
         except PicualError as error:
             return replace(trial, state="failed", why=f"{type(error).__name__}: {error.what}")
@@ -213,6 +221,7 @@ class Search:
             if any(bound.reference == "unquantized" for bound in bounds):
                 taken = self._value(plan, planned, by_name(plan, stages)["unquantized"], stages)
                 reference["unquantized"] = {**reference.get("unquantized", {}), planned.name: taken}
+            require_reference(bounds, reference)
             probe = planned.metric.probe() if bounds else None
             for metric in [probe, planned.metric] if probe is not None else [planned.metric]:
                 taken = self._value(plan, replace(planned, metric=metric), stages[-1], stages)

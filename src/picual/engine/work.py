@@ -167,7 +167,9 @@ class Work:
 
     # -- measurements ---------------------------------------------------------------------------------
 
-    def value(self, plan: Plan, planned: PlannedMetric, stage: Stage, *, known: Reference) -> dict[str, Any]:
+    def value(
+        self, plan: Plan, planned: PlannedMetric, stage: Stage, *, known: Reference, keep: bool = False
+    ) -> dict[str, Any]:
         """Measure one model; a timing is taken in turn with that of the input model.
 
         Args:
@@ -175,6 +177,7 @@ class Work:
             planned: The metric.
             stage: What is measured.
             known: Stages by name, which a metric may compare with.
+            keep: Put what the metric wrote, such as predictions, beside the logs, and its paths into ``files``.
         """
         metric = planned.metric
         of_model = metric.scope == "model"
@@ -195,6 +198,8 @@ class Work:
         kind = f"evaluate {metric.name}"
         entry, _ = self._once(plan, "evaluate", label, kind, ingredients, payload, alone=metric.timed)
         values: dict[str, Any] = dict(entry.manifest.value["values"])
+        if keep and entry.manifest.files:
+            values["files"] = self._keep_files(entry, label)
         self.events.emit("metric", metric=planned.name, stage=stage.name, value=values.get(metric.key))
         return values
 
@@ -259,5 +264,14 @@ class Work:
         if log.exists():
             place = self.folder / "logs"
             place.mkdir(parents=True, exist_ok=True)
-            readable = "".join(letter if letter.isalnum() else "-" for letter in name)
-            shutil.copyfile(log, place / f"{readable}.txt")
+            shutil.copyfile(log, place / f"{_file_name(name)}.txt")
+
+    def _keep_files(self, entry: Entry, label: str) -> list[str]:
+        place = self.folder / "metrics" / _file_name(label)
+        _atomic.remove(place)
+        shutil.copytree(entry.content, place)
+        return [str(place / name) for name in sorted(entry.manifest.files)]
+
+
+def _file_name(label: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in label)

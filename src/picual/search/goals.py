@@ -123,6 +123,11 @@ class Bound:
             return None
         return self.factor * known + self.offset + self.share * abs(known)
 
+    def asks_nothing(self, references: References) -> bool:
+        """Say whether it is a share of a reference that is zero, which every number from zero on keeps."""
+        known = self.measurement.of(references.get(self.reference or "", {}))
+        return self.operator == ">=" and known == 0 and self.limit(references) == 0
+
     def gap(self, number: float, references: References) -> float | None:
         """Return by how much a number breaks the bound: positive when it does, in the number's own unit."""
         limit = self.limit(references)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -10,6 +12,7 @@ import pytest
 
 from picual import api, report
 from picual.errors import BadValue
+from picual.executors.inline import InlineExecutor
 
 Write = Callable[..., dict[str, Any]]
 
@@ -31,7 +34,7 @@ def test_a_run_ends_verified_and_a_second_one_does_nothing(tiny_recipe: Write) -
 
 
 def test_the_report_is_as_its_schema_says_and_can_be_read_again(tiny_recipe: Write) -> None:
-    outcome = api.run(tiny_recipe())
+    outcome = api.run(tiny_recipe(), executor=InlineExecutor)
 
     jsonschema.validate(outcome.report, report.schema())
     assert api.report(outcome.output) == outcome.report
@@ -49,12 +52,29 @@ def test_a_model_is_measured_without_a_run(tiny_recipe: Write) -> None:
 
 def test_a_fresh_run_does_steps_checks_and_measurements_again_to_the_same_bytes(tiny_recipe: Write) -> None:
     written = tiny_recipe()
-    first = api.run(written)
+    first = api.run(written, executor=InlineExecutor)
     data = (first.model / "model.onnx.data").read_bytes()
 
-    again = api.run(written, fresh=True)
+    again = api.run(written, fresh=True, executor=InlineExecutor)
 
     assert again.result.worked
     assert not any(step.cached for step in again.result.steps)
     assert [step.key for step in again.result.steps] == [step.key for step in first.result.steps]
     assert (again.model / "model.onnx.data").read_bytes() == data
+
+
+def test_each_answer_is_written_where_the_report_says(tiny_recipe: Write) -> None:
+    written = tiny_recipe()
+    written["passes"] = {"build-genai": {"precision": "int4"}}
+    written["data"] = {
+        "asked": {"files": written["data"]["rows"]["files"], "prompt": "{text}", "response": "tone"}
+    }
+    written["metrics"] = {"accuracy": {"data": "asked", "split": "all", "max_samples": 3}}
+
+    found = api.run(written, executor=InlineExecutor).report
+
+    (file,) = found["best"]["accuracy"]["files"]
+    rows = [json.loads(line) for line in Path(file).read_text().splitlines()]
+    assert [row["expected"] for row in rows] == ["tone"] * 3
+    assert "accuracy-of-final" in file
+    assert found["baseline"]["accuracy"]["files"] != [file]

@@ -102,6 +102,11 @@ def with_search(recipe: dict[str, Any], search: dict[str, Any], **export: Any) -
     return {**recipe, "passes": passes, "search": search, "metrics": {"divergence": {"windows": 2, "length": 64}}}
 
 
+def inline(recipe: dict[str, Any]) -> api.Outcome:
+    """Run in this process, where imports are paid once; one candidate at a time, as jobs share what is global."""
+    return api.run({**recipe, "search": {"parallel": 1, **recipe["search"]}}, executor=InlineExecutor)
+
+
 def test_the_best_candidate_is_placed_verified_and_reported(tiny_recipe: Write, tmp_path: Path) -> None:
     recipe = with_search(tiny_recipe(), {"minimize": "divergence", "trials": 10})
 
@@ -125,10 +130,10 @@ def test_the_best_candidate_is_placed_verified_and_reported(tiny_recipe: Write, 
 
 def test_a_second_run_does_nothing_and_a_larger_budget_goes_on(tiny_recipe: Write) -> None:
     recipe = with_search(tiny_recipe(), {"minimize": "divergence", "trials": 2, "sampler": "grid"})
-    first = api.run(recipe)
+    first = inline(recipe)
 
-    second = api.run(recipe)
-    more = api.run({**recipe, "search": {**recipe["search"], "trials": 4}})
+    second = inline(recipe)
+    more = inline({**recipe, "search": {**recipe["search"], "trials": 4}})
 
     assert not second.result.worked
     assert [one["candidate"] for one in second.report["trials"]] == [
@@ -141,14 +146,14 @@ def test_a_second_run_does_nothing_and_a_larger_budget_goes_on(tiny_recipe: Writ
 
 
 def test_limits_rule_out_what_is_too_large_before_it_is_made(tiny_recipe: Write) -> None:
-    whole = api.run(with_search(tiny_recipe(), {"minimize": "divergence", "trials": 4}))
+    whole = inline(with_search(tiny_recipe(), {"minimize": "divergence", "trials": 4}))
     sizes = sorted(one["metrics"]["size"]["size_mb"] for one in whole.report["trials"])
     limit = (sizes[0] + sizes[-1]) / 2
     recipe = with_search(
         tiny_recipe(), {"minimize": "divergence", "subject_to": {"size": f"<= {limit}"}, "trials": 4}
     )
 
-    found = api.run({**recipe, "output": recipe["output"] + "2", "store": recipe["store"] + "2"}).report
+    found = inline({**recipe, "output": recipe["output"] + "2", "store": recipe["store"] + "2"}).report
 
     dropped = [one for one in found["trials"] if one["state"] == "dropped"]
     assert 0 < len(dropped) == found["search"]["dropped"] == 4 - found["search"]["asked"]
@@ -162,7 +167,7 @@ def test_nothing_fits_is_exit_6_with_the_closest_and_the_gap(tiny_recipe: Write,
     recipe = with_search(tiny_recipe(), {"minimize": "divergence", "subject_to": {"size": "<= 0.001MB"}})
 
     with pytest.raises(NothingFits, match=r"closest: build-genai\.block=32.*beyond `<= 0\.001MB`") as caught:
-        api.run(recipe)
+        inline(recipe)
 
     found = api.report(tmp_path / "out")
     (limit,) = found["constraints"]
@@ -179,13 +184,13 @@ def test_a_closest_candidate_that_was_made_is_kept_beside_and_the_hint_would_fit
     recipe = with_search(tiny_recipe(), {"subject_to": {"divergence": "<= 1e-9"}, "trials": 2}, block=32)
 
     with pytest.raises(NothingFits) as caught:
-        api.run(recipe)
+        inline(recipe)
     bound = caught.value.hint.split("`divergence.kl: ")[1].split("`")[0]
     loosened = {**recipe, "search": {"subject_to": {"divergence": bound}}}
 
     assert (tmp_path / "out" / "closest" / "genai_config.json").is_file()
     assert not (tmp_path / "out" / "model").exists()
-    assert api.run(loosened).report["verdict"] == "verified"
+    assert inline(loosened).report["verdict"] == "verified"
 
 
 @pytest.mark.usefixtures("planted")
@@ -217,6 +222,17 @@ def test_a_bad_candidate_is_ranked_last_and_the_search_ends_normally(
     assert why in bad["why"]
 
 
+def test_a_share_of_nothing_stops_the_search_and_says_where_to_look(tiny_recipe: Write) -> None:
+    recipe = with_search(tiny_recipe(), {"subject_to": {"accuracy": ">= 0.99 * unquantized"}}, block=32)
+    recipe["data"]["rows"] |= {"text": None, "prompt": "{text}", "response": "tone {text}"}
+    recipe["metrics"] = {"accuracy": {"data": "rows", "split": "all", "max_samples": 2}}
+
+    with pytest.raises(StepFailed, match=r"`accuracy\S*` of the unquantized model is 0") as caught:
+        inline(recipe)
+
+    assert "predictions.jsonl" in caught.value.hint
+
+
 @pytest.mark.usefixtures("planted")
 def test_when_every_candidate_fails_the_first_says_why(tiny_recipe: Write) -> None:
     recipe = with_search(tiny_recipe(), {"maximize": "score"})
@@ -234,7 +250,7 @@ def test_a_choice_between_passes_is_tried_each_way(tiny_recipe: Write) -> None:
     recipe["metrics"] = {"divergence": {"windows": 2, "length": 64, "reference": "baseline"}}
     recipe["search"] = {"minimize": "divergence"}
 
-    found = api.run(recipe).report
+    found = inline(recipe).report
 
     assert [one["candidate"] for one in found["trials"]] == [
         {"build-genai": "build-genai", "build-genai[build-genai].precision": "fp32"},

@@ -58,6 +58,16 @@ def test_a_bound_relative_to_what_was_not_measured_is_broken() -> None:
     assert bound.violation({"score": {"score": 1.0}}, {"unquantized": {"score": {"score": 1.0}}}) == math.inf
 
 
+@pytest.mark.parametrize(("text", "reference", "nothing"), [
+    (">= 0.99 * unquantized", 0.0, True), (">= 0.99 * unquantized", 0.5, False), (">= 0.85", 0.0, False),
+    ("<= 1.1 * unquantized", 0.0, False), (">= unquantized - 0.1", 0.0, False),
+])  # fmt: skip
+def test_a_share_of_zero_asks_nothing(text: str, reference: float, nothing: bool) -> None:
+    bound = Bound.read(Measurement("accuracy", "accuracy"), text)
+
+    assert bound.asks_nothing({"unquantized": {"accuracy": {"accuracy": reference}}}) is nothing
+
+
 def test_a_violation_is_a_share_of_the_limit() -> None:
     values = {"size": {"size_mb": 121.0}}
 

@@ -44,6 +44,9 @@ def evaluate(metrics: tuple[str, ...], fields: tuple[str, ...], **given: Any) ->
     rows = [[name, key, render.number(value)] for name, found in values.items() for key, value in found.items()
             if isinstance(value, int | float)]  # fmt: skip
     click.echo(render.columns(rows))
+    for found in values.values():
+        for file in found.get("files", ()):
+            click.echo(f"written: {file}")
 
 
 def _metric(text: str, *, has_data: bool) -> tuple[str, dict[str, Any]]:
