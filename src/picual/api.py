@@ -255,8 +255,17 @@ def write_recipe(recipe: Recipe, output: Path) -> Path:
     """Write a recipe to ``output/recipe.yaml``, its paths absolute, and return the file."""
     file = output.absolute() / "recipe.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
-    _atomic.write_text(file, dump.to_yaml(replace(recipe, folder=str(file.parent), output=".")))
+    folder, spec = Path(recipe.folder).absolute(), recipe.model
+    adapter = None if spec.adapter is None else _found(spec.adapter, folder)
+    moved = replace(recipe, model=replace(spec, uri=_found(spec.uri, folder), adapter=adapter))
+    _atomic.write_text(file, dump.to_yaml(replace(moved, folder=str(file.parent), output=".")))
     return file
+
+
+def _found(name: str, folder: Path) -> str:
+    """Return the absolute path of what exists on this machine; any other name as it is."""
+    path = folder / Path(name).expanduser()
+    return str(path) if path.exists() else name
 
 
 def optimize(

@@ -80,7 +80,7 @@ def show_search(report: Mapping[str, Any]) -> None:
         )
         click.echo(f"{name} {limit['bound']}: {'-' if limit['value'] is None else number(limit['value'])}, {kept}")
     if search["tied"]:
-        click.echo(f"tied inside the noise: trials {', '.join(str(one + 1) for one in search['tied'])}")
+        click.echo(f"tied inside the noise: trials {', '.join(map(str, search['tied']))}")
     size = "" if search["candidates"] is None else f" of {search['candidates']} candidates"
     click.echo(
         f"{search['asked']} tried{size}, {search['dropped']} dropped, {search['failed']} failed"
@@ -104,7 +104,7 @@ def _trial(trial: Mapping[str, Any], search: Mapping[str, Any]) -> list[str]:
     cells = [trial["candidate"].get(name) for name in search["space"]]
     numbers = [values.get("size", {}).get("size_mb"), *goals]
     return [
-        str(trial["number"] + 1), *("-" if cell is None else str(cell) for cell in cells),
+        str(trial["number"]), *("-" if cell is None else str(cell) for cell in cells),
         *("-" if one is None else number(one) for one in numbers), said[:SAID],
     ]  # fmt: skip
 

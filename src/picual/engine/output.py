@@ -36,6 +36,17 @@ def place(result: RunResult, store: Store, *, name: str = "model") -> None:
     result.worked = True
 
 
+def move_aside(output: Path) -> Path | None:
+    """Move the model of an earlier run, with its manifest, into ``OUT/earlier``; return where it is now."""
+    if not (output / "model").exists():
+        return None
+    with _atomic.new_folder(output / "earlier") as folder:
+        for name in ("model", "manifest.json"):
+            if (output / name).exists():
+                (output / name).rename(folder / name)
+    return output / "earlier"
+
+
 def is_placed(output: Path, key: str) -> bool:
     """Say whether ``OUT`` holds the model of this key with every file at its size."""
     try:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from picual import fingerprint
+from picual import _atomic, fingerprint
 from picual.engine import output as output_folder
 from picual.engine.limits import (
     NothingToKeep,
@@ -37,13 +37,14 @@ from picual.search.goals import Bound, References, Values
 from picual.search.loop import Loop
 from picual.search.parameters import Candidate
 from picual.search.samplers.base import Outlook, Sampler
-from picual.search.samplers.pass_by_pass import PassByPass
+from picual.search.samplers.pass_by_pass import PassByPass, step_of
 from picual.search.settings import Settings
 from picual.search.study import Study
 from picual.search.trial import State, Trial
 
 MEASURING = 15.0  # seconds, roughly, that measuring a candidate takes
 STUDY = "study.jsonl"
+CLOSEST = "closest"  # the folder of the closest candidate when none keeps all bounds
 Done = TypeVar("Done")
 
 
@@ -186,7 +187,8 @@ class Search:
         broken = [bound for bound in self.settings.bounds if outlook.violations.get(key_of(bound), 0) > 0]
         why = outlook.obstacle or f"size forecast {size:.1f} MB, to be {broken[0].text}"
         metrics = {} if size is None else {"size": {"size_mb": round(size, 3), "forecast": True}}
-        return replace(trial, state="dropped", why=why, metrics=metrics, violations=dict(outlook.violations))
+        violations = {key_of(bound): outlook.violations.get(key_of(bound)) for bound in self.settings.bounds}
+        return replace(trial, state="dropped", why=why, metrics=metrics, violations=violations)
 
     def _judged(self, trial: Trial, reference: References) -> Trial:
         """Return the trial with its losses and violations."""
@@ -221,16 +223,21 @@ class Search:
             if any(bound.reference == "unquantized" for bound in bounds):
                 taken = self._value(plan, planned, by_name(plan, stages)["unquantized"], stages)
                 reference["unquantized"] = {**reference.get("unquantized", {}), planned.name: taken}
-            require_reference(bounds, reference)
+            require_reference(bounds, reference, shared=self._shares_unquantized(plan))
             probe = planned.metric.probe() if bounds else None
             for metric in [probe, planned.metric] if probe is not None else [planned.metric]:
                 taken = self._value(plan, replace(planned, metric=metric), stages[-1], stages)
-                values[planned.name] = taken
+                values[planned.name] = {**taken, "probe": True} if metric is probe else taken
                 out = next((bound for bound in bounds if bound.is_out_of_reach(values, reference)), None)
                 if out is not None:
                     left = [one.name for one in metrics[metrics.index(planned) + 1 :]]
                     return values, reference, why_left(out, values, reference, left, probed=metric is probe)
         return values, reference, ""
+
+    def _shares_unquantized(self, plan: Plan) -> bool:
+        """Say whether every candidate is compared with the same model: nothing before it is searched."""
+        before = {step.name for step in plan.steps[: plan.unquantized]}
+        return not any(step_of(parameter) in before for parameter in plan.space.parameters)
 
     def _value(self, plan: Plan, planned: PlannedMetric, stage: Stage, stages: list[Stage]) -> dict[str, Any]:
         return self.work.value(plan, planned, stage, known=by_name(plan, stages))
@@ -292,7 +299,7 @@ class Search:
         if (self.plan.space.size or samplers.LARGEST_MODELLED) >= samplers.LARGEST_MODELLED:
             return []
         tried = [dict(trial.candidate) for trial in trials]
-        number = 1 + max((trial.number for trial in trials), default=-1)
+        number = 1 + max((trial.number for trial in trials), default=0)
         found: list[Trial] = []
         for candidate in self.plan.space.candidates() or []:
             outlook = self.outlook(candidate)
@@ -317,6 +324,7 @@ class Search:
                 left[left.index(best)] = failed
                 self.describe(left)
                 continue
+            _atomic.remove(self.result.output / CLOSEST)  # of an earlier run
             self.result.limits = self.limits(best)
             return
         self._nothing_fits(left)
@@ -329,11 +337,20 @@ class Search:
             first = trials[0].why if trials else found.stopped
             raise StepFailed(f"no candidate could be measured: {first}", hint=every_trial(self.result.output))
         found.closest = closest.number
+        if earlier := output_folder.move_aside(self.result.output):
+            self.work.events.emit(
+                "warning",
+                path="output",
+                text=f"the model of an earlier run is now in {earlier}: it keeps other limits",
+            )
         if not closest.metrics.get("size", {}).get("forecast"):
             with contextlib.suppress(NotVerified):
-                self.place(closest, name="closest")
+                self.place(closest, name=CLOSEST)
         self.result.limits = self.limits(closest)
-        what, hint = explained(closest, self.result.limits, len(trials), len(found.ruled_out))
+        missing = [str(one.measurement) for one in self.settings.objectives
+                   if one.measurement.of(closest.metrics) is None]  # fmt: skip
+        tried = f"{len(trials)} tried, {len(found.ruled_out)} ruled out beforehand"
+        what, hint = explained(closest, self.result.limits, missing, tried)
         raise NothingFits(what, hint=hint or every_trial(self.result.output))
 
     def limits(self, trial: Trial) -> list[Limit]:
@@ -346,7 +363,7 @@ class Search:
         return Limit(
             measurement=str(bound.measurement), text=bound.text, limit=bound.limit(trial.references), value=value,
             gap=None if value is None else bound.gap(value, trial.references),
-            unit=metric.unit if bound.measurement.key == metric.key else "",
+            unit=metric.unit_of(bound.measurement.key),
         )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +56,11 @@ def require_counts(metric: Metric, *names: str) -> None:
             raise BadValue(f"`{name}` is {value}; it must be at least 1", hint=f"leave out `{name}`")
 
 
+UNITS_BY_NAME = {
+    "tokens/s": r"tokens_per_s$", "x": r"speedup$", "ms": r"(^|_)ms(_|$)", "MB": r"_mb$", "s": r"_s$",
+}  # fmt: skip
+
+
 class Metric(abc.ABC):
     """One measurement. A frozen dataclass: its fields are its configuration and its cache identity.
 
@@ -85,6 +91,13 @@ class Metric(abc.ABC):
     @abc.abstractmethod
     def measure(self, model: Model, context: MetricContext) -> dict[str, Any]:
         """Return the numbers by name, ``key`` among them."""
+
+    @classmethod
+    def unit_of(cls, key: str) -> str:
+        """Return the unit of one of its numbers: declared for the main one, of others by how they are named."""
+        if key == cls.key:
+            return cls.unit
+        return next((unit for unit, pattern in UNITS_BY_NAME.items() if re.search(pattern, key)), "")
 
     def rises(self) -> bool:
         """Say whether a higher number is a better one; a metric that holds many functions knows it of each."""

@@ -56,6 +56,11 @@ class BatchLatency(Metric):
     repeats: int = param(20, help="Measured passes.")
     sleep: float = param(0.0, help="Pause before each pass.", unit="s")
 
+    @classmethod
+    def unit_of(cls, key: str) -> str:
+        """Return the unit of a number: rows a second of a throughput, else milliseconds."""
+        return "rows/s" if key.startswith("throughput") else cls.unit
+
     def __post_init__(self) -> None:
         """Refuse counts below 1 and times below 0."""
         require_counts(self, "batch_size", "length", "repeats")

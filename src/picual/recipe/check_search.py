@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from picual.errors import Problem, UnknownName, nearest
+from picual.errors import BadValue, Problem, UnknownName, nearest
 from picual.metrics import registry as metric_registry
 from picual.metrics.base import Metric
 from picual.recipe import searching
 from picual.recipe.schema import Place, Recipe, StepSpec
 from picual.recipe.spots import spot
 from picual.search import samplers
-from picual.search.goals import Bound, Measurement
+from picual.search.goals import Bound, Measurement, contradictions
 from picual.search.settings import Settings
 from picual.search.settings import read as read_settings
 from picual.space import Choice
@@ -78,9 +78,18 @@ def _space_findings(recipe: Recipe, settings: Settings) -> Iterator[tuple[str, s
 
 def _goal_findings(recipe: Recipe, settings: Settings) -> Iterator[tuple[str, str, str]]:
     known = {spec.name: spec.type for spec in searching.measured(recipe)}
+    bounds = []
     for bound in settings.bounds:
         yield from _measurement_findings("subject_to", bound.measurement, known)
         yield from _reference_findings(bound, known)
+        kind = _kind(known.get(bound.measurement.metric, ""))
+        try:
+            bounds += [searching.resolved_bound(bound, kind)] if kind is not None else []
+        except BadValue as error:
+            yield "subject_to", error.what, error.hint
+    for lower, upper in contradictions(bounds):
+        what = f"no value of `{lower.measurement}` is both `{lower.text}` and `{upper.text}`"
+        yield "subject_to", what, "move one of the two limits"
     for objective in settings.objectives:
         yield from _measurement_findings(objective.direction, objective.measurement, known)
 

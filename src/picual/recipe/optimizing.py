@@ -123,8 +123,9 @@ def _search(wish: Wish, reasons: list[str]) -> dict[str, Any]:
 
 
 def _accuracy_bound(text: str) -> str:
-    share = text.strip().removesuffix("x")
-    return f">= {share} * unquantized" if share != text.strip() else f">= {text}"
+    whole = text.strip().lower()
+    share = whole.removesuffix("x")
+    return f">= {share} * unquantized" if share != whole else f">= {text}"
 
 
 def _is_adapter(model: str | Mapping[str, Any]) -> bool:

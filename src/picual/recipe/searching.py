@@ -12,11 +12,12 @@ from typing import Any
 
 from picual.errors import UnknownName
 from picual.metrics import registry as metric_registry
+from picual.metrics.base import Metric
 from picual.passes import registry as pass_registry
 from picual.recipe.fields import FieldProblem, is_search
 from picual.recipe.schema import MetricSpec, Place, Recipe, StepSpec
 from picual.search import samplers
-from picual.search.goals import Measurement, resolved
+from picual.search.goals import Bound, resolved
 from picual.search.parameters import Candidate, Parameter, Space
 from picual.search.settings import Settings
 from picual.search.settings import read as read_settings
@@ -51,13 +52,22 @@ def settings_of(recipe: Recipe) -> Settings | None:
         return None
     settings, _ = read_settings(recipe.search or {}, samplers.names())
     kinds = {spec.name: metric_registry.load(spec.type) for spec in measured(recipe)}
-
-    def whole(measurement: Measurement) -> Measurement:
-        return resolved(measurement, lambda metric: kinds[metric].key)
-
-    bounds = tuple(replace(bound, measurement=whole(bound.measurement)) for bound in settings.bounds)
-    objectives = tuple(replace(one, measurement=whole(one.measurement)) for one in settings.objectives)
+    bounds = tuple(resolved_bound(bound, kinds[bound.measurement.metric]) for bound in settings.bounds)
+    objectives = tuple(
+        replace(one, measurement=resolved(one.measurement, kinds[one.measurement.metric].key))
+        for one in settings.objectives
+    )
     return replace(settings, bounds=bounds, objectives=objectives)
+
+
+def resolved_bound(bound: Bound, kind: type[Metric]) -> Bound:
+    """Return a bound with its measurement's key written out, in that number's own unit.
+
+    Raises:
+        BadValue: It is written in a unit of another kind.
+    """
+    measurement = resolved(bound.measurement, kind.key)
+    return replace(bound, measurement=measurement).converted(kind.unit_of(measurement.key))
 
 
 def measured(recipe: Recipe) -> tuple[MetricSpec, ...]:

@@ -70,7 +70,7 @@ def _sent(client: MlflowClient, report: Mapping[str, Any]) -> str:
 
 def _trial(client: MlflowClient, experiment: str, parent: str, trial: Mapping[str, Any]) -> None:
     tags = {"mlflow.parentRunId": parent, "state": trial["state"], "feasible": str(trial["feasible"])}
-    name = f"trial {trial['number'] + 1}"
+    name = f"trial {trial['number']}"
     run = client.create_run(experiment, run_name=name, tags=tags).info.run_id
     for key, value in trial["candidate"].items():
         client.log_param(run, _name(key), str(value)[:MOST_CHARACTERS])

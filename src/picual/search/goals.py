@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from picual.errors import BadValue
@@ -19,9 +19,10 @@ Reference = Literal["baseline", "unquantized"]
 Values = Mapping[str, Mapping[str, Any]]  # by metric
 References = Mapping[str, Values]  # by stage
 
+# Kind and size of each unit; a number without a unit may be given in percent.
 UNITS = {
-    "": 1.0, "b": 1e-6, "kb": 1e-3, "mb": 1.0, "gb": 1e3, "s": 1e3, "ms": 1.0, "%": 0.01,
-    "tokens/s": 1.0, "nats": 1.0, "x": 1.0,
+    "": ("share", 1.0), "%": ("share", 0.01), "b": ("size", 1.0), "kb": ("size", 1e3), "mb": ("size", 1e6),
+    "gb": ("size", 1e9), "s": ("time", 1.0), "ms": ("time", 1e-3), "nats": ("nat", 1.0),
 }  # fmt: skip
 EXAMPLE = "write `>= 0.85`, `<= 110MB`, `>= 0.99 * unquantized` or `<= baseline - 20%`"
 _NUMBER = r"([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
@@ -83,7 +84,10 @@ class Objective:
 
 @dataclass(frozen=True)
 class Bound:
-    """One limit: ``factor * reference + offset + share * |reference|``, or the offset alone."""
+    """One limit: ``factor * reference + offset + share * |reference|``, or the offset alone.
+
+    ``unit`` is the offset's as it was written; none after ``converted``.
+    """
 
     measurement: Measurement
     operator: Literal["<=", ">="]
@@ -92,6 +96,7 @@ class Bound:
     factor: float = 1.0
     offset: float = 0.0
     share: float = 0.0
+    unit: str = ""
 
     @classmethod
     def read(cls, measurement: Measurement, text: str) -> Bound:
@@ -106,13 +111,29 @@ class Bound:
         operator, plain, unit, factor, percent, reference, sign, offset, offset_unit = found.groups()
         kind: Literal["<=", ">="] = "<=" if operator == "<=" else ">="
         if plain is not None:
-            return cls(measurement, kind, text, offset=float(plain) * _unit(unit, text))
+            return cls(measurement, kind, text, offset=float(plain), unit=unit)
         times = 1.0 if factor is None else float(factor) * (0.01 if percent else 1.0)
         moved = 0.0 if offset is None else float(offset) * (-1 if sign == "-" else 1)
         named: Reference = "baseline" if reference == "baseline" else "unquantized"
         if offset_unit == "%":
             return cls(measurement, kind, text, named, times, share=moved / 100)
-        return cls(measurement, kind, text, named, times, offset=moved * _unit(offset_unit or "", text))
+        return cls(measurement, kind, text, named, times, offset=moved, unit=offset_unit or "")
+
+    def converted(self, own: str) -> Bound:
+        """Return it in the unit of the number that it bounds; without a unit it already is.
+
+        Raises:
+            BadValue: It is written in a unit of another kind.
+        """
+        if not self.unit:
+            return self
+        kind, size = _kind_and_size(self.unit)
+        own_kind, own_size = _kind_and_size(own)
+        if kind != own_kind:
+            what = f"`{self.text}` is in {self.unit}, and `{self.measurement}` is in {own or 'no unit'}"
+            share = f"`{self.operator} {self.offset:g} * unquantized`" if self.unit.lower() == "x" else ""
+            raise BadValue(what, hint=share or f"`{self.operator} {self.offset:g}{own}`")
+        return replace(self, offset=self.offset * size / own_size, unit="")
 
     def limit(self, references: References) -> float | None:
         """Return the limit as a number; None when the reference was not measured."""
@@ -153,24 +174,24 @@ class Bound:
         return gap is not None and gap > 0
 
 
-def contradictions(bounds: tuple[Bound, ...]) -> list[tuple[Bound, Bound]]:
-    """Return pairs of bounds of one number that no number keeps."""
-    found = []
-    for lower in (bound for bound in bounds if bound.operator == ">="):
-        for upper in (bound for bound in bounds if bound.operator == "<=" and bound.reference == lower.reference):
-            same = (upper.factor, upper.share) == (lower.factor, lower.share) or lower.reference is None
-            if same and upper.measurement == lower.measurement and lower.offset > upper.offset:
-                found.append((lower, upper))
-    return found
+def contradictions(bounds: Sequence[Bound]) -> list[tuple[Bound, Bound]]:
+    """Return pairs of bounds of one number that no number keeps, whatever a reference from zero on is."""
+    pairs = [(lower, upper) for lower in bounds for upper in bounds
+             if (lower.operator, upper.operator) == (">=", "<=") and lower.measurement == upper.measurement
+             and lower.reference == upper.reference]  # fmt: skip
+    return [(lower, upper) for lower, upper in pairs if _is_above(lower, upper)]
 
 
-def resolved(measurement: Measurement, main_key: Callable[[str], str | None]) -> Measurement:
-    """Return a measurement with its key written out; ``main_key`` knows the main number of each metric."""
-    return measurement if measurement.key else Measurement(measurement.metric, main_key(measurement.metric) or "")
+def _is_above(lower: Bound, upper: Bound) -> bool:
+    slopes = [0.0 if one.reference is None else one.factor + one.share for one in (lower, upper)]
+    apart = (slopes[0] - slopes[1], lower.offset - upper.offset)
+    return min(apart) >= 0 and max(apart) > 0
 
 
-def _unit(unit: str, text: str) -> float:
-    known = UNITS.get(unit.lower())
-    if known is None:
-        raise BadValue(f"`{text}` has the unknown unit `{unit}`", hint="B, kB, MB, GB, ms, s or %")
-    return known
+def resolved(measurement: Measurement, main_key: str) -> Measurement:
+    """Return a measurement with its key written out: the main one of its metric where none is named."""
+    return measurement if measurement.key else Measurement(measurement.metric, main_key)
+
+
+def _kind_and_size(unit: str) -> tuple[str, float]:
+    return UNITS.get(unit.lower(), (unit.lower(), 1.0))

@@ -55,15 +55,21 @@ class Loop:
     def _batch(self, started: float) -> list[tuple[int, Candidate]]:
         """Ask for as many as are tried at a time.
 
-        All are asked for before any is tried, so that what is asked does not hang on which of them ends first.
+        All are asked for before any is tried, so that what is asked does not hang on which of them ends first; and
+        after a kill what is left of a batch ends before the next begins, as it would have.
         """
         batch: list[tuple[int, Candidate]] = []
-        while not (batch and (batch[-1][0] + 1) % self.parallel == 0) and not self._stop(started):
+        while not self._stop(started):
+            if batch and self._group(self.study.next_number) != self._group(batch[0][0]):
+                break
             asked = self.study.ask(self.sampler, self.outlook)
             if asked is None:
                 break
             batch.append(asked)
         return batch
+
+    def _group(self, number: int) -> int:
+        return (number - 1) // self.parallel
 
     def _together(self, pool: ThreadPoolExecutor, batch: list[tuple[int, Candidate]]) -> None:
         under_way = {pool.submit(self.attempt, *asked): asked[0] for asked in batch}

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from picual.search.goals import Objective
+from picual.search.goals import Measurement, Objective
 from picual.search.trial import Trial
 
-DEVIATIONS = 1.96  # of a normal distribution, within which 95 % lie
+ONE_IN = 20  # chance, below which a difference is taken for one
 
 
 def best(trials: Sequence[Trial], objectives: Sequence[Objective]) -> tuple[Trial | None, list[Trial]]:
@@ -31,17 +31,16 @@ def best(trials: Sequence[Trial], objectives: Sequence[Objective]) -> tuple[Tria
 def is_tie(trial: Trial, leader: Trial, objective: Objective, number: int) -> bool:
     """Say whether two trials differ by no more than the noise of the objective.
 
-    On the same samples the pairs that differ decide (McNemar); else each value must lie in the other's interval.
-    A number without an interval has no noise.
+    On the same samples those that only one got right decide (McNemar's exact test); else each value must lie in
+    the other's interval. A number without an interval has no noise.
     """
     if _loss(trial, number) == _loss(leader, number):
         return True
-    metric = objective.measurement.metric
-    ours, theirs = (one.metrics.get(metric, {}).get("hits") for one in (trial, leader))
-    if isinstance(ours, str) and isinstance(theirs, str) and len(ours) == len(theirs):
+    ours, theirs = (_hits(one, objective.measurement) for one in (trial, leader))
+    if ours and len(ours) == len(theirs):
         gained = sum(a > b for a, b in zip(ours, theirs, strict=True))
         lost = sum(a < b for a, b in zip(ours, theirs, strict=True))
-        return abs(gained - lost) <= DEVIATIONS * math.sqrt(gained + lost)
+        return _is_chance(gained, lost)
     intervals = [objective.measurement.interval(one.metrics) for one in (trial, leader)]
     numbers = [objective.measurement.of(one.metrics) for one in (trial, leader)]
     if intervals[0] is None or intervals[1] is None or numbers[0] is None or numbers[1] is None:
@@ -50,10 +49,31 @@ def is_tie(trial: Trial, leader: Trial, objective: Objective, number: int) -> bo
     return inside and intervals[0][0] <= numbers[1] <= intervals[0][1]
 
 
+def _hits(trial: Trial, measurement: Measurement) -> str:
+    """Return a 0 or 1 a sample where the number is their mean: a metric has other numbers too, such as F1."""
+    hits, value = trial.metrics.get(measurement.metric, {}).get("hits"), measurement.of(trial.metrics)
+    if not isinstance(hits, str) or not hits or value is None:
+        return ""
+    return hits if math.isclose(hits.count("1") / len(hits), value, abs_tol=1e-6) else ""
+
+
+def _is_chance(gained: int, lost: int) -> bool:
+    """Say whether a fair coin would fall so unevenly, either way, in more than one of twenty cases."""
+    tail = sum(math.comb(gained + lost, count) for count in range(min(gained, lost) + 1))
+    return bool(2 * tail * ONE_IN > 1 << (gained + lost))
+
+
 def closest(trials: Sequence[Trial]) -> Trial | None:
-    """Return the trial that is nearest to keeping all bounds, if any got so far as to have a number."""
+    """Return the trial that is nearest to keeping all bounds, if any got so far as to have a number.
+
+    One of which every bound is known goes before one that was left early or is only forecast.
+    """
     known = [trial for trial in trials if trial.state != "failed" and trial.violations]
-    return min(known, key=lambda trial: (trial.distance, trial.state != "complete", trial.number), default=None)
+
+    def place(trial: Trial) -> tuple[bool, float, bool, int]:
+        return None in trial.violations.values(), trial.distance, trial.state != "complete", trial.number
+
+    return min(known, key=place, default=None)
 
 
 def front(trials: Sequence[Trial]) -> list[Trial]:

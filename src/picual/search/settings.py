@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from picual.errors import BadValue, nearest
-from picual.search.goals import EXAMPLE, Bound, Measurement, Objective, contradictions
+from picual.search.goals import EXAMPLE, Bound, Measurement, Objective
 
 KEYS = (
     "minimize", "maximize", "objectives", "subject_to", "sampler", "trials", "timeout", "stop_when_met", "order",
@@ -69,17 +69,13 @@ class _Reader:
         for key in self.given:
             if key not in KEYS:
                 self.wrong(key, f"unknown key `{key}` in `search`", nearest(key, KEYS))
-        bounds = tuple(self.bounds())
-        for lower, upper in contradictions(bounds):
-            what = f"no value of `{lower.measurement}` is both `{lower.text}` and `{upper.text}`"
-            self.wrong("subject_to", what, "move one of the two limits")
         return Settings(
             objectives=tuple(self.objectives()),
-            bounds=bounds,
+            bounds=tuple(self.bounds()),
             sampler=self.choice("sampler", ("auto", *self.samplers), "auto"),
             trials=self.count("trials") or DEFAULT_TRIALS,
             timeout=self.duration(),
-            stop_when_met=self.given.get("stop_when_met") is True,
+            stop_when_met=self.switch("stop_when_met"),
             pass_by_pass=self.choice("order", ("joint", "pass-by-pass"), "joint") == "pass-by-pass",
             seed=self.seed(),
             parallel=self.count("parallel"),
@@ -120,6 +116,13 @@ class _Reader:
         hint = nearest(str(value), choices) or ", ".join(choices)
         self.wrong(key, f"`{key}` is `{value}`; it must be one of {', '.join(choices)}", hint)
         return default
+
+    def switch(self, key: str) -> bool:
+        value = self.given.get(key, False)
+        if isinstance(value, bool):
+            return value
+        self.wrong(key, f"`{key}` is `{value}`; it must be true or false", f"`{key}: true`")
+        return False
 
     def count(self, key: str) -> int | None:
         value = self.given.get(key)

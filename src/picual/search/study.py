@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 DRAWS = 20  # of Optuna's sampler, before chance decides
 TRIAL = "trial"  # the attribute that holds our own record of a trial
+NUMBER = "number"  # and its place in the study, from when it was asked for
 LARGEST = 1e9  # stands for a violation that is not known: Optuna takes no infinity
 
 
@@ -46,7 +47,7 @@ class Study:
             study_name=name, load_if_exists=True,
             directions=["minimize"] * max(1, len(settings.objectives)),
         )  # fmt: skip
-        self._again = list(self._lost())
+        self._again = sorted(self._lost(), key=lambda lost: lost[0])
 
     @property
     def trials(self) -> list[Trial]:
@@ -60,14 +61,29 @@ class Study:
         """How many trials were asked for and have not ended."""
         return len(self._open)
 
+    @property
+    def next_number(self) -> int:
+        """What the next trial is called: one that was lost keeps its number, and no two ever have the same."""
+        return self._again[0][0] if self._again else self._unused()
+
+    def _unused(self) -> int:
+        known = [trial.number for trial in self.trials]
+        return 1 + max([*known, *self._open, *(number for number, _ in self._again)], default=0)
+
     def ask(self, sampler: Sampler, outlook: Callable[[Candidate], Outlook]) -> tuple[int, Candidate] | None:
         """Return number and candidate of the next trial, or None when there is none left to try."""
         history = self.history(outlook)
-        asked = self._again.pop(0) if self._again else self._asked(sampler, history)
+        if self._again:
+            number, lost = self._again.pop(0)
+            self._open[number] = lost
+            return number, lost[1]
+        asked = self._asked(sampler, history)
         if asked is None:
             return None
-        self._open[history.asked] = asked
-        return history.asked, asked[1]
+        number = self._unused()
+        asked[0].set_user_attr(NUMBER, number)  # from here on it is gone on with after a kill
+        self._open[number] = asked
+        return number, asked[1]
 
     def _asked(self, sampler: Sampler, history: History) -> Asked | None:
         import optuna
@@ -97,11 +113,11 @@ class Study:
 
     def history(self, outlook: Callable[[Candidate], Outlook]) -> History:
         """Return what a sampler may look at."""
-        trials = self.trials
+        under_way = [*self._open.values(), *(lost for _, lost in self._again)]
         return History(
-            space=self.space, settings=self.settings, trials=trials,
-            pending=[candidate for _, candidate in (*self._open.values(), *self._again)],
-            asked=len(trials) + len(self._open), seed=self.seed, outlook=outlook,
+            space=self.space, settings=self.settings, trials=self.trials,
+            pending=[candidate for _, candidate in under_way],
+            asked=self._unused() - 1, seed=self.seed, outlook=outlook,
         )  # fmt: skip
 
     def tell(self, trial: Trial) -> None:
@@ -118,17 +134,23 @@ class Study:
         else:
             self.record.tell(asked, state=TrialState.FAIL if trial.state == "failed" else TrialState.PRUNED)
 
-    def _lost(self) -> Iterator[Asked]:
-        """Return what was under way when the program ended, in order, to be gone on with."""
+    def _lost(self) -> Iterator[tuple[int, Asked]]:
+        """Return what was under way when the program ended, by number.
+
+        What has no number yet was drawn, but not handed out: the sampler comes to it again.
+        """
         import optuna
         from optuna.trial import TrialState
 
         for trial in self.record.get_trials(deepcopy=False):
             if trial.state == TrialState.WAITING:
-                self.record.ask()  # asked for, but not begun; makes it a running one
+                self.record.ask()  # makes it a running one
             if trial.state in {TrialState.RUNNING, TrialState.WAITING}:
                 again = optuna.Trial(self.record, trial._trial_id)
-                yield again, suggest(again, self.space)
+                if NUMBER in trial.user_attrs:
+                    yield trial.user_attrs[NUMBER], (again, suggest(again, self.space))
+                else:
+                    self.record.tell(again, state=TrialState.FAIL)
 
 
 def mend(file: Path) -> None:

@@ -28,7 +28,7 @@ class Trial:
         why: Why it was dropped or failed.
         keys: Of its steps.
         ran: How many steps were not in the store.
-        number: Its place in the study; -1 before it is recorded.
+        number: Its place in the study, from 1; 0 before it is recorded.
     """
 
     candidate: Candidate
@@ -41,7 +41,7 @@ class Trial:
     seconds: float = 0.0
     keys: tuple[str, ...] = ()
     ran: int = 0
-    number: int = -1
+    number: int = 0
 
     @property
     def feasible(self) -> bool:

@@ -140,7 +140,7 @@ def test_a_second_run_does_nothing_and_a_larger_budget_goes_on(tiny_recipe: Writ
         one["candidate"] for one in first.report["trials"]
     ]
     assert len(more.report["trials"]) == 4
-    assert {one["number"]: one["candidate"] for one in more.report["trials"] if one["number"] < 2} == {
+    assert {one["number"]: one["candidate"] for one in more.report["trials"] if one["number"] <= 2} == {
         one["number"]: one["candidate"] for one in first.report["trials"]
     }
 
@@ -176,6 +176,32 @@ def test_nothing_fits_is_exit_6_with_the_closest_and_the_gap(tiny_recipe: Write,
     assert limit["gap"] == pytest.approx(limit["value"] - 0.001)
     assert found["search"]["asked"] == 0
     assert not (tmp_path / "out" / "model").exists()
+
+
+def test_limits_that_nothing_keeps_move_an_earlier_model_aside(tiny_recipe: Write, tmp_path: Path) -> None:
+    recipe = with_search(tiny_recipe(), {"minimize": "divergence", "trials": 1}, block=32)
+    inline(recipe)
+
+    with pytest.raises(NothingFits):
+        inline({**recipe, "search": {"subject_to": {"divergence": "<= 1e-9"}}})
+
+    assert not (tmp_path / "out" / "model").exists()
+    assert (tmp_path / "out" / "earlier" / "model" / "genai_config.json").is_file()
+    inline(recipe)
+    assert (tmp_path / "out" / "model").exists()
+    assert not (tmp_path / "out" / "closest").exists()
+
+
+def test_a_limit_that_was_forecast_fits_as_the_hint_says(tiny_recipe: Write) -> None:
+    recipe = with_search(tiny_recipe(), {"subject_to": {"size": "<= 0.001MB", "divergence": "<= 9"}}, block=32)
+
+    with pytest.raises(NothingFits, match=r"divergence\.kl was not measured") as caught:
+        inline(recipe)
+    bound = caught.value.hint.split("`size.size_mb: ")[1].split("`")[0]
+    loosened = {**recipe, "search": {"subject_to": {"size": bound, "divergence": "<= 9"}}}
+
+    assert "come nearer" in caught.value.hint
+    assert inline(loosened).report["verdict"] == "verified"
 
 
 def test_a_closest_candidate_that_was_made_is_kept_beside_and_the_hint_would_fit_it(

@@ -249,7 +249,7 @@ def test_a_good_recipe_has_no_problems(folder: Path) -> None:
             "metrics:",
             'search: {subject_to: {size: ["<= 10MB", ">= 20MB"]}}\nmetrics:',
             "line 10",
-            "no value of `size` is both `>= 20MB` and `<= 10MB`",
+            "no value of `size.size_mb` is both `>= 20MB` and `<= 10MB`",
             "move one of the two limits",
         ),
         (

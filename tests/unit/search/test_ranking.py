@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
+
+import pytest
 
 from picual.search import ranking
 from picual.search.goals import Measurement, Objective
@@ -77,6 +80,28 @@ def test_on_the_same_samples_the_pairs_that_differ_decide() -> None:
     assert numbers(ranking.best([leader, lost, traded], [ACCURACY])[1]) == [0, 2]
 
 
+@pytest.mark.parametrize(("lost", "tied"), [(5, True), (6, False)])
+def test_few_pairs_that_differ_are_chance(lost: int, tied: bool) -> None:
+    """Of 5 pairs all fall one way in 2 of 32 cases, of 6 in 2 of 64: McNemar's exact test."""
+    leader = trial(1, 0.9, size=104, hits="1" * 90 + "0" * 10)
+    other = trial(2, 0.9 - lost / 100, size=88, hits="1" * (90 - lost) + "0" * (10 + lost))
+
+    assert (ranking.best([leader, other], [ACCURACY])[0] is other) is tied
+
+
+def test_hits_decide_only_for_the_number_they_are_of() -> None:
+    f1 = Objective(Measurement("accuracy", "macro_f1"), "maximize")
+    hits = "1" * 50 + "0" * 50
+    good = trial(1, 0.5, size=100, hits=hits, macro_f1=0.9, intervals={"macro_f1": [0.85, 0.95]})
+    bad = trial(2, 0.5, size=50, hits=hits, macro_f1=0.3, intervals={"macro_f1": [0.25, 0.35]})
+    trials = [replace(one, losses=(-one.metrics["accuracy"]["macro_f1"],)) for one in (good, bad)]
+
+    best, tied = ranking.best(trials, [f1])
+
+    assert best is trials[0]
+    assert tied == []
+
+
 def test_the_second_objective_decides_between_ties_of_the_first() -> None:
     noisy = {"accuracy": [0.8, 0.95]}
     slow = trial(0, 0.90, size=80, ms=9.0, intervals=noisy)
@@ -103,3 +128,6 @@ def test_the_closest_is_the_one_whose_limits_are_least_broken() -> None:
 
     assert closest is not None
     assert closest.number == 1
+    forecast = replace(trials[0], number=4, state="dropped", violations={"size": 0.01, "kl": None})
+    assert ranking.closest([*trials, forecast]) is closest
+    assert ranking.closest([forecast]) is forecast

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -92,7 +93,7 @@ def test_a_study_that_ended_anywhere_goes_on_to_the_same_trials(tmp_path: Path, 
     run(whole, name)
 
     def stops_in_the_sixth(number: int, candidate: Candidate) -> Trial:
-        if number == 5:
+        if number == 6:
             raise KeyboardInterrupt
         return tried(number, candidate)
 
@@ -104,9 +105,40 @@ def test_a_study_that_ended_anywhere_goes_on_to_the_same_trials(tmp_path: Path, 
     done = [trial.number for trial in cut.trials]
     run(cut, name)
 
-    assert done == [0, 1, 2, 3, 4]
+    assert done == [1, 2, 3, 4, 5]
     assert [trial.candidate for trial in cut.trials] == [trial.candidate for trial in whole.trials]
-    assert [trial.number for trial in cut.trials] == list(range(len(whole.trials)))
+    assert [trial.number for trial in cut.trials] == list(range(1, len(whole.trials) + 1))
+
+
+@pytest.mark.parametrize("name", samplers.names())
+@pytest.mark.parametrize("lost", [5, 6])
+def test_one_of_two_side_by_side_that_was_lost_keeps_its_number(tmp_path: Path, name: str, lost: int) -> None:
+    whole = study(tmp_path / "whole")
+    run(whole, name, parallel=2)
+    other_is_told = threading.Event()
+
+    def loses_one(number: int, candidate: Candidate) -> Trial:
+        if number == lost:
+            other_is_told.wait(10)
+            raise KeyboardInterrupt
+        return tried(number, candidate)
+
+    def tells(trial: Trial) -> Trial:
+        if {trial.number, lost} == {5, 6}:
+            other_is_told.set()
+        return trial
+
+    with pytest.raises(KeyboardInterrupt):
+        run(study(tmp_path / "cut"), name, loses_one, parallel=2, settle=tells)
+    cut = study(tmp_path / "cut")
+    done = sorted(trial.number for trial in cut.trials)
+    run(cut, name, parallel=2)
+
+    assert done == [number for number in range(1, 7) if number != lost]
+    assert {trial.number: trial.candidate for trial in cut.trials} == {
+        trial.number: trial.candidate for trial in whole.trials
+    }
+    assert len({trial.number for trial in cut.trials}) == len(cut.trials)
 
 
 def test_the_same_seed_gives_the_same_trials_and_another_others(tmp_path: Path) -> None:
@@ -219,7 +251,7 @@ def test_trials_run_beside_each_other_and_are_numbered_as_asked(tmp_path: Path) 
 
     run(a_study, "tpe", parallel=3)
 
-    assert [trial.number for trial in a_study.trials] == list(range(14))
+    assert [trial.number for trial in a_study.trials] == list(range(1, 15))
     assert len({tuple(trial.candidate.values()) for trial in a_study.trials}) == 14
 
 
