@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 from importlib import metadata
@@ -41,6 +42,7 @@ def is_installed(module: str) -> bool:
         return False
 
 
+@functools.cache
 def version_of(distribution: str) -> str:
     """Return the installed version of a distribution, or ``""``."""
     try:

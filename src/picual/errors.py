@@ -159,6 +159,10 @@ class JobLost(StepFailed):
     """The worker process ended without an answer."""
 
 
+class NotMeasured(StepFailed):
+    """The model is finished, verified and in its place, but a metric could not be taken."""
+
+
 class StoreError(PicualError):
     """The store or one of its locks."""
 

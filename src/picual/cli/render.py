@@ -61,6 +61,8 @@ def show_report(report: Mapping[str, Any]) -> None:
         show_search(report)
     if report["error"]:
         click.echo(f"{report['verdict']}: {report['error']['what']}")
+        if report["model"]:
+            click.echo(f"model: {report['model']}")
     elif report["model"]:
         click.echo(f"{report['verdict']}: {report['model']}")
 

@@ -26,6 +26,7 @@ def place(result: RunResult, store: Store, *, name: str = "model") -> None:
     """
     stage = result.stages[-1]
     if name == "model" and is_placed(result.output, stage.key):
+        result.placed = True
         return
     with _atomic.new_folder(result.output / name) as folder:
         hand_out(stage.model.path, folder)
@@ -33,6 +34,7 @@ def place(result: RunResult, store: Store, *, name: str = "model") -> None:
             _name_base(folder, stage.model)
     if name == "model":
         _atomic.write_json(result.output / "manifest.json", manifest(result, store, stage))
+        result.placed = True
     result.worked = True
 
 

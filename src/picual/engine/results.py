@@ -85,6 +85,7 @@ class RunResult:
     limits: list[Limit] = field(default_factory=list)
     error: PicualError | None = None
     seconds: float = 0.0
+    placed: bool = False  # whether the verified model is in the output folder
     worked: bool = False  # whether any job ran; False: everything was there already
 
     @property

@@ -17,7 +17,7 @@ from picual.engine.results import RunResult, Stage
 from picual.engine.search import Search
 from picual.engine.stages import Made, by_name, stages_of
 from picual.engine.work import Work
-from picual.errors import PicualError
+from picual.errors import Interrupted, NotMeasured, PicualError, StoreError
 from picual.executors.base import Executor
 from picual.plan import Plan, memory_allowed
 from picual.store.local import Store
@@ -76,11 +76,10 @@ class Engine:
             source = work.source(plan)
             if plan.search is None:
                 _straight(work, plan, source, result)
-                take_metrics(work, result)
                 output_folder.place(result, self.store)
             else:
                 Search(work, plan, source, result, fresh=self.fresh).go()
-                take_metrics(work, result)
+            take_metrics(work, result)
         except PicualError as error:
             result.error = error
         result.worked = result.worked or work.worked
@@ -114,16 +113,32 @@ def _straight(work: Work, plan: Plan, source: Stage, result: RunResult) -> None:
 
 
 def take_metrics(work: Work, result: RunResult) -> None:
-    """Take every metric of every stage of the result."""
+    """Take every metric of every stage of the result; one that fails keeps no other from being taken.
+
+    Raises:
+        NotMeasured: Which failed.
+    """
     plan, stages = result.plan, result.stages
     known = by_name(plan, stages)
+    failed: list[tuple[str, PicualError]] = []
     for planned in plan.metrics:
         of_model = planned.metric.scope == "model"
-        values = {}
+        values = result.metrics.setdefault(planned.name, {})
         for stage in wanted(planned.metric, stages):
             name = stage.name if of_model else "data"
-            values[name] = work.value(plan, planned, stage, known=known, keep=True)
-        result.metrics[planned.name] = values
+            try:
+                values[name] = work.value(plan, planned, stage, known=known, keep=True)
+            except (Interrupted, StoreError):
+                raise
+            except PicualError as error:
+                failed.append((f"`{planned.name}` of {name}", error))
+    if failed:
+        told = "; ".join(f"{which}: {error.what}" for which, error in failed)
+        first = failed[0][1]
+        raise NotMeasured(
+            f"the model is verified and in its place, but not measured: {told}",
+            where=first.where, hint=first.hint,
+        )  # fmt: skip
 
 
 def slots_of(plan: Plan) -> int:

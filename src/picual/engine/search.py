@@ -29,7 +29,16 @@ from picual.engine.metrics import metric_ingredients
 from picual.engine.results import Limit, RunResult, SearchResult, Stage
 from picual.engine.stages import Made, by_name, stages_of
 from picual.engine.work import Work
-from picual.errors import Interrupted, JobLost, NothingFits, NotVerified, PicualError, StepFailed, StoreError
+from picual.errors import (
+    EnvironmentFault,
+    Interrupted,
+    JobLost,
+    NothingFits,
+    NotVerified,
+    PicualError,
+    StepFailed,
+    StoreError,
+)
 from picual.plan import Plan, PlannedMetric, data_ingredients, variant
 from picual.plan.obstacles import shortages
 from picual.search import ranking, samplers
@@ -123,7 +132,7 @@ class Search:
         """Return the plan of a candidate."""
         key = fingerprint.digest(dict(candidate))
         if key not in self._plans:
-            self._plans[key] = variant(self.plan, candidate, self.store)
+            self._plans[key] = variant(self.plan, candidate, self.store, self.work.digests)
         return self._plans[key]
 
     def outlook(self, candidate: Candidate) -> Outlook:
@@ -171,7 +180,8 @@ class Search:
         except (Interrupted, StoreError, NothingToKeep):
             raise
         except PicualError as error:
-            return replace(trial, state="failed", why=f"{type(error).__name__}: {error.what}")
+            may_pass = isinstance(error, EnvironmentFault | JobLost)
+            return replace(trial, state="failed", why=f"{type(error).__name__}: {error.what}", may_pass=may_pass)
         state: State = "dropped" if why else "complete"
         return self._judged(
             replace(trial, state=state, why=why, ran=ran, metrics=values, references=reference), reference
@@ -335,7 +345,8 @@ class Search:
         closest = ranking.closest([*trials, *found.ruled_out])
         if closest is None:
             first = trials[0].why if trials else found.stopped
-            raise StepFailed(f"no candidate could be measured: {first}", hint=every_trial(self.result.output))
+            hint = f"{every_trial(self.result.output)}; with `--fresh` the same command tries them again"
+            raise StepFailed(f"no candidate could be measured: {first}", hint=hint)
         found.closest = closest.number
         if earlier := output_folder.move_aside(self.result.output):
             self.work.events.emit(

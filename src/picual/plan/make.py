@@ -67,11 +67,12 @@ def make_plan(recipe: Recipe, store: Store, *, offline: bool = False, hash_sourc
     )  # fmt: skip
 
 
-def variant(plan: Plan, candidate: Candidate, store: Store) -> Plan:
-    """Return the plan of another candidate of the same search."""
+def variant(plan: Plan, candidate: Candidate, store: Store, memory: DigestMemory) -> Plan:
+    """Return the plan of another candidate of the same search; it does not say why a step is to run."""
     recipe = searching.decided(plan.open_recipe, candidate)
-    memory = DigestMemory(store.root / "digests.jsonl")
-    steps = _steps(recipe, store, memory, plan.machine, plan.threads, plan.source_ingredients, plan.profile)
+    steps = _steps(
+        recipe, store, memory, plan.machine, plan.threads, plan.source_ingredients, plan.profile, explain=False
+    )
     return replace(plan, recipe=recipe, steps=steps, candidate=dict(candidate))
 
 
@@ -117,7 +118,7 @@ def profile_of(model: Model | None) -> Profile | None:
 
 def _steps(
     recipe: Recipe, store: Store, memory: DigestMemory, machine: Machine, threads: int,
-    source: Mapping[str, Any] | None, profile: Profile | None,
+    source: Mapping[str, Any] | None, profile: Profile | None, *, explain: bool = True,
 ) -> tuple[PlannedStep, ...]:  # fmt: skip
     planned: list[PlannedStep] = []
     key = None if source is None else fingerprint.digest(source)
@@ -131,7 +132,7 @@ def _steps(
         ingredients = None if key is None else _ingredients(a_pass, key, used, recipe, machine, threads, memory)
         key = None if ingredients is None else fingerprint.digest(ingredients)
         cached = key is not None and store.find(key) is not None
-        why = "" if cached else _why(store, ingredients, f"pass {a_pass.name}", previous_runs)
+        why = "" if cached or not explain else _why(store, ingredients, f"pass {a_pass.name}", previous_runs)
         forecast = None if profile is None else a_pass.forecast(profile, recipe.target, machine, rows)
         profile = None if profile is None else a_pass.profile_after(profile)
         planned.append(

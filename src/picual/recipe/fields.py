@@ -30,7 +30,8 @@ def coerce(kind: type[Any], given: Mapping[str, Any]) -> tuple[dict[str, Any], l
     """Fit what a recipe gives to the fields of a dataclass (a pass, a metric, ``DataConfig``).
 
     A text is never taken for a number, nor a number for a text; a whole number does for a real one and a list
-    for a tuple. A field of unit ``byte`` also takes a size (``8GB``). A search domain is left out.
+    for a tuple. A field of unit ``byte`` also takes a size (``8GB``). A search domain fits no field: in a
+    step each is decided before.
 
     Returns:
         The values that fit, as plain values and tuples, and a problem for every field that does not.
@@ -44,6 +45,8 @@ def coerce(kind: type[Any], given: Mapping[str, Any]) -> tuple[dict[str, Any], l
             problems.append(_unknown(name, declared, getattr(kind, "name", "")))
             continue
         if is_search(value):
+            what = f"`{name}` cannot be searched: only fields of passes can"
+            problems.append(FieldProblem(name, what, f"give `{name}` one value"))
             continue
         if declared[name].metadata.get("unit") == "byte" and isinstance(value, str):
             value = sizes.bytes_of(value) or value  # noqa: PLW2901  # the same value, read

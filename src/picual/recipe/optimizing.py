@@ -16,6 +16,7 @@ from picual.metrics.classification import MOST_CLASSES
 
 Aim = Literal["quality", "size", "speed"]
 TRIALS = 8
+LONGEST_ANSWER = 40  # characters that can be asked for word for word
 SAMPLE = 500  # rows that are looked at to tell a label from a text
 # Columns that by custom hold what is asked and what is answered.
 PAIRS = (
@@ -156,10 +157,19 @@ def _asked(wish: Wish, reasons: list[str]) -> tuple[dict[str, Any], dict[str, An
         hint = f'--prompt "{{{columns[0]}}}" --response "{{{columns[-1]}}}"'
         raise BadValue(f"nothing says which of {names} is asked and which is the answer", hint=hint)
     asked, answer = pair
+    told = {"prompt": f"{{{asked}}}", "response": f"{{{answer}}}"}
+    answers = {str(row[answer]) for row in found if row.get(answer) is not None}
+    if len(answers) > MOST_CLASSES or len(answers) < 2:
+        if max(map(len, answers), default=0) > LONGEST_ANSWER:
+            raise BadValue(
+                f"`{answer}` holds {len(answers)} different texts, and accuracy counts answers that are word for"
+                " word right", hint="leave out `--data` and give `--max-kl 0.1`: how far answers may move",
+            )  # fmt: skip
+        reasons.append(f"accuracy: the model writes its answer to `{asked}`, and word for word `{answer}` counts")
+        return told, {"chat": _has_chat(wish.model)}
     asked_as = "a chat message" if _has_chat(wish.model) else "a prompt"
     reasons.append(f"accuracy: `{asked}` is put as {asked_as} and the likeliest `{answer}` counts; say --prompt"
                    " and --response if the model was trained on other words")  # fmt: skip
-    told = {"prompt": f"{{{asked}}}", "response": f"{{{answer}}}"}
     return told, {"by": "likelihood", "chat": _has_chat(wish.model)}
 
 

@@ -27,7 +27,7 @@ def build(result: RunResult, plan: Plan) -> dict[str, Any]:
         "recipe": plan.recipe.file,
         "recipe_text": dump.to_yaml(plan.open_recipe),
         "output": str(result.output),
-        "model": str(result.output / "model") if result.error is None else None,
+        "model": str(result.output / "model") if result.placed else None,
         "measures": _measures(plan),
         "baseline": _stage(values, "baseline"),
         "unquantized": _stage(values, "unquantized"),

@@ -12,8 +12,9 @@ from picual.report.numbers import compact, goals, measures_in
 from picual.report.reading import mapping, mappings
 
 VERIFIED = "verified"
-# One sentence for each branch of the error tree.
+# One sentence for each branch of the error tree, the narrower first.
 BRANCHES: dict[type[errors.PicualError], str] = {
+    errors.NotMeasured: "The model is verified, but not everything was measured",
     errors.RecipeError: "The recipe is wrong",
     errors.EnvironmentFault: "This machine lacks something",
     errors.StepFailed: "A step did not finish",

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from picual.search.parameters import Candidate, Space
+from picual.search.samplers import optuna_terms
 from picual.search.samplers.base import History, OptunaSampler, Outlook, Sampler
-from picual.search.samplers.optuna_distributions import params_of, suggest
+from picual.search.samplers.optuna_terms import DRAWS, params_of, suggest
 from picual.search.settings import Settings
 from picual.search.trial import Trial
 
@@ -22,10 +23,8 @@ if TYPE_CHECKING:
 
     Asked = tuple[optuna.Trial, Candidate]
 
-DRAWS = 20  # of Optuna's sampler, before chance decides
 TRIAL = "trial"  # the attribute that holds our own record of a trial
 NUMBER = "number"  # and its place in the study, from when it was asked for
-LARGEST = 1e9  # stands for a violation that is not known: Optuna takes no infinity
 
 
 class Study:
@@ -47,14 +46,18 @@ class Study:
             study_name=name, load_if_exists=True,
             directions=["minimize"] * max(1, len(settings.objectives)),
         )  # fmt: skip
-        self._again = sorted(self._lost(), key=lambda lost: lost[0])
+        self._again: list[tuple[int, Asked]] = []
+        self._again = list(self._lost())
+        self._again = sorted([*self._again, *self._to_retry()], key=lambda again: again[0])
 
     @property
     def trials(self) -> list[Trial]:
-        """Finished trials, in the order they were asked for."""
+        """Finished trials, in the order they were asked for; of one that was tried again the last end."""
         found = self.record.get_trials(deepcopy=False)
         wires = [json.loads(one.user_attrs[TRIAL]) for one in found if TRIAL in one.user_attrs]
-        return [Trial.from_wire(wire) for wire in wires]
+        latest = {wire["number"]: Trial.from_wire(wire) for wire in wires}
+        again = {*self._open, *(number for number, _ in self._again)}
+        return [trial for number, trial in latest.items() if number not in again]
 
     @property
     def under_way(self) -> int:
@@ -122,17 +125,20 @@ class Study:
 
     def tell(self, trial: Trial) -> None:
         """Record how a trial ended."""
-        from optuna.trial import TrialState
-
         asked, _ = self._open.pop(trial.number)
-        for text, violation in trial.violations.items():
-            asked.set_constraint(text, LARGEST if violation is None else min(violation, LARGEST))
         asked.set_user_attr(TRIAL, json.dumps(trial.to_wire()))
-        losses = [loss for loss in trial.losses if loss is not None]
-        if trial.state == "complete" and len(losses) == len(trial.losses):
-            self.record.tell(asked, losses or [0.0])  # without an objective every one is as good
-        else:
-            self.record.tell(asked, state=TrialState.FAIL if trial.state == "failed" else TrialState.PRUNED)
+        optuna_terms.tell(self.record, asked, trial)
+
+    def _to_retry(self) -> Iterator[tuple[int, Asked]]:
+        """Ask again for what failed of something that may have passed, unless that was under way already."""
+        lost = {number for number, _ in self._again}
+        for trial in self.trials:
+            if trial.may_pass and trial.number not in lost:
+                self.record.enqueue_trial(params_of(trial.candidate, self.space))
+                asked = self.record.ask()
+                candidate = suggest(asked, self.space)
+                asked.set_user_attr(NUMBER, trial.number)
+                yield trial.number, (asked, candidate)
 
     def _lost(self) -> Iterator[tuple[int, Asked]]:
         """Return what was under way when the program ended, by number.

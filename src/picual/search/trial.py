@@ -26,6 +26,7 @@ class Trial:
         losses: Of each objective, to be made small; None when it is missing.
         violations: Of each bound by its text, as a share of its limit, positive when broken; None when unknown.
         why: Why it was dropped or failed.
+        may_pass: Whether what it failed of may be gone tomorrow, such as a full disk: the next run tries it again.
         keys: Of its steps.
         ran: How many steps were not in the store.
         number: Its place in the study, from 1; 0 before it is recorded.
@@ -38,6 +39,7 @@ class Trial:
     losses: tuple[float | None, ...] = ()
     violations: Mapping[str, float | None] = field(default_factory=dict)
     why: str = ""
+    may_pass: bool = False
     seconds: float = 0.0
     keys: tuple[str, ...] = ()
     ran: int = 0

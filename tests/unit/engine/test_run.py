@@ -11,7 +11,7 @@ import jsonschema
 import pytest
 
 from picual import api, report
-from picual.errors import BadValue
+from picual.errors import BadValue, NotMeasured
 from picual.executors.inline import InlineExecutor
 
 Write = Callable[..., dict[str, Any]]
@@ -78,3 +78,21 @@ def test_each_answer_is_written_where_the_report_says(tiny_recipe: Write) -> Non
     assert [row["expected"] for row in rows] == ["tone"] * 3
     assert "accuracy-of-final" in file
     assert found["baseline"]["accuracy"]["files"] != [file]
+
+
+def test_a_metric_that_fails_takes_neither_the_model_nor_the_other_numbers(
+    tiny_recipe: Write, tmp_path: Path
+) -> None:
+    written = tiny_recipe()
+    written["passes"] = {"build-genai": {"precision": "int4"}}
+    (tmp_path / "short.txt").write_text("few words")
+    written["metrics"] = {"perplexity": {"file": str(tmp_path / "short.txt")}, "size": {}}
+
+    with pytest.raises(NotMeasured, match="`perplexity` of baseline") as caught:
+        api.run(written, executor=InlineExecutor)
+
+    found = api.report(tmp_path / "out")
+    assert caught.value.exit_code == 4
+    assert found["model"] == str(tmp_path / "out" / "model")
+    assert (tmp_path / "out" / "model" / "genai_config.json").is_file()
+    assert found["best"]["size"]["size_mb"] > 0

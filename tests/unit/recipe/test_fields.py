@@ -105,5 +105,8 @@ def test_a_field_without_a_default_is_asked_for() -> None:
     assert "What to read." in problem.hint
 
 
-def test_a_search_domain_is_left_for_the_search() -> None:
-    assert coerce(Example, {"block": {"search": [32, 64]}}) == ({}, [])
+def test_a_search_domain_where_nothing_is_searched_is_named() -> None:
+    values, (problem,) = coerce(Example, {"block": {"search": [32, 64]}})
+
+    assert values == {}
+    assert "`block` cannot be searched" in problem.what

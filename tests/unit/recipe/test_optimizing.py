@@ -73,6 +73,16 @@ def test_columns_that_are_named_by_custom_are_taken_so(tmp_path: Path) -> None:
     assert recipe_for(Wish(model="owner/name", data=data))[0]["data"]["data"]["prompt"] == "{question}"
 
 
+def test_many_short_answers_are_written_and_long_ones_refused(tmp_path: Path) -> None:
+    short = rows(tmp_path, *({"question": f"q {n}", "answer": f"{n} items"} for n in range(90)))
+    assert "by" not in recipe_for(Wish(model="owner/name", data=short))[0]["metrics"]["accuracy"]
+
+    long = rows(tmp_path, *({"instruction": f"q {n}", "output": f"{n} " * 40} for n in range(90)))
+    with pytest.raises(BadValue, match="90 different texts") as caught:
+        recipe_for(Wish(model="owner/name", data=long))
+    assert "--max-kl 0.1" in caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("row", "told", "hint"),
     [

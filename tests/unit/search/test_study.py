@@ -203,6 +203,45 @@ def test_pass_by_pass_tries_the_sum_and_keeps_the_best_of_each_step(tmp_path: Pa
     assert later == {(8, 50)}
 
 
+def test_what_failed_of_something_that_may_pass_is_tried_again_by_the_next_run(tmp_path: Path) -> None:
+    def fails(number: int, one: Candidate) -> Trial:
+        if number in {2, 3}:
+            return Trial(number=number, candidate=one, state="failed", may_pass=number == 3)
+        return tried(number, one)
+
+    first = study(tmp_path)
+    run(first, "random", fails)
+    before = {trial.number: trial for trial in first.trials}
+
+    again = study(tmp_path)
+    attempts = []
+    run(again, "random", lambda number, one: attempts.append(number) or tried(number, one))
+    after = {trial.number: trial for trial in again.trials}
+
+    assert attempts == [3]
+    assert after[3].state == "complete"
+    assert after[3].candidate == before[3].candidate
+    assert {**after, 3: before[3]} == before
+    assert study(tmp_path).trials == again.trials
+
+
+def test_pass_by_pass_leads_optunas_sampler_and_not_chance(tmp_path: Path) -> None:
+    """20 trials of one step: the estimators gather near the optimum, where chance does not."""
+    space = Space((Parameter("a.x", FloatRange(0.0, 1.0)),))
+    settings = Settings(objectives=(Objective(LOSS, "minimize"),), trials=20, pass_by_pass=True)
+
+    def off(number: int, one: Candidate) -> Trial:
+        return Trial(number=number, candidate=one, state="complete", losses=(abs(one["a.x"] - 0.8),))
+
+    def tries(name: str) -> list[float]:
+        a_study = study(tmp_path / name, settings, space=space)
+        sampler = PassByPass(samplers.load(name))
+        Loop(study=a_study, sampler=sampler, outlook=lambda _candidate: Outlook(), attempt=off).go()
+        return [abs(trial.candidate["a.x"] - 0.8) for trial in a_study.trials[10:]]
+
+    assert sum(tries("tpe")) < 0.5 * sum(tries("random"))
+
+
 def test_a_space_is_used_up(tmp_path: Path) -> None:
     small = Space(SPACE.parameters[:1])
     a_study = study(tmp_path, space=small)

@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 
 from picual.search import ranking
 from picual.search.parameters import Candidate, Parameter, Space
-from picual.search.samplers.base import History, Sampler
+from picual.search.samplers.base import History, OptunaSampler, Sampler
+from picual.search.samplers.replayed import drawn
 from picual.space import Choice
 
 
@@ -31,13 +32,16 @@ class PassByPass:
         fixed = _start(history)
         for group in groups:
             narrow = _narrowed(history, group, fixed)
-            asked = self.inner.ask(narrow) if len(narrow.trials) + len(narrow.pending) < share + 1 else None
+            asked = self._asked(narrow) if len(narrow.trials) + len(narrow.pending) < share + 1 else None
             if asked is not None:
                 return asked
             best, _ = ranking.best(narrow.trials, history.settings.objectives)
             closest = best or ranking.closest(narrow.trials)
             fixed = dict(closest.candidate) if closest is not None else fixed
         return None
+
+    def _asked(self, narrow: History) -> Candidate | None:
+        return drawn(self.inner, narrow) if isinstance(self.inner, OptunaSampler) else self.inner.ask(narrow)
 
 
 def _start(history: History) -> Candidate:

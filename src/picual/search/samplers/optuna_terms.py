@@ -1,14 +1,21 @@
-"""Our parameters in Optuna's words. A choice goes by the number of its value: values may be lists or mappings."""
+"""Our candidates and trials in Optuna's words.
+
+A choice goes by the number of its value: values may be lists or mappings.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from picual.search.parameters import Candidate, Parameter, Space
+from picual.search.trial import Trial
 from picual.space import Choice, FloatRange, IntRange
 
 if TYPE_CHECKING:
     import optuna
+
+DRAWS = 20  # of Optuna's sampler, before chance decides
+LARGEST = 1e9  # stands for a violation that is not known: Optuna takes no infinity
 
 
 def suggest(trial: optuna.Trial, space: Space) -> dict[str, Any]:
@@ -18,6 +25,19 @@ def suggest(trial: optuna.Trial, space: Space) -> dict[str, Any]:
         if parameter.exists(candidate):
             candidate[parameter.name] = _suggested(trial, parameter)
     return candidate
+
+
+def tell(study: optuna.Study, asked: optuna.Trial, trial: Trial) -> None:
+    """Say how a trial ended; its bounds are constraints, and without an objective one is as good as another."""
+    from optuna.trial import TrialState
+
+    for text, violation in trial.violations.items():
+        asked.set_constraint(text, LARGEST if violation is None else min(violation, LARGEST))
+    losses = [loss for loss in trial.losses if loss is not None]
+    if trial.state == "complete" and len(losses) == len(trial.losses):
+        study.tell(asked, losses or [0.0])
+    else:
+        study.tell(asked, state=TrialState.FAIL if trial.state == "failed" else TrialState.PRUNED)
 
 
 def params_of(candidate: Candidate, space: Space) -> dict[str, Any]:
