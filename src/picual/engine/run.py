@@ -146,6 +146,8 @@ def slots_of(plan: Plan) -> int:
     if plan.search is None:
         return 1
     room = plan.machine.cores // max(1, plan.threads)
-    if plan.memory:
-        room = min(room, memory_allowed(plan.machine) // plan.memory)
+    # Of all steps, as another candidate may have to run what this one finds in the store.
+    memory = max((step.forecast.memory for step in plan.steps if step.forecast is not None), default=0)
+    if memory:
+        room = min(room, memory_allowed(plan.machine) // memory)
     return max(1, min(plan.search.parallel or room, plan.search.trials))

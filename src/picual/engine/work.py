@@ -249,7 +249,7 @@ class Work:
         try:
             result = executor.run(folder, self.events.forward)
         finally:
-            self._keep_log(folder, name)
+            self._keep_log(folder, f"{name} {folder.name[:8]}" if plan.search is not None else name)
         if result.error is not None:
             raise from_wire(result.error)
         entry = self.store.publish(
