@@ -81,10 +81,7 @@ class Asking(Metric):
         if self.data is None:
             raise BadValue(f"`{self.name}` needs `data`", hint="data: NAME, as under `data:` in the recipe")
         config = context.dataset(self.data, by=self.name)
-        every, rows = self._rows(config)
-        if self.prompt is not None or not config.chat:
-            self._filled(self._expect(config) + self._prompt(config), rows[0])
-        classes = self._classes(every, config)
+        rows, classes = self.rows_and_classes(config)
         with contextlib.closing(open_session(model, threads=context.threads)) as session:
             questions = [self._question(row, config, session) for row in rows]
             if self.by == "likelihood":
@@ -94,6 +91,17 @@ class Asking(Metric):
                 found = predicting.judged(questions, answers, classes, self.match)
         predicting.write(found, context.folder)
         return found, classes
+
+    def rows_and_classes(self, config: DataConfig) -> tuple[list[Row], list[str]]:
+        """Return the rows that are asked, and the classes they are of; no model is needed for that.
+
+        Raises:
+            BadValue: Rows, columns, labels and settings do not fit each other.
+        """
+        every, rows = self._rows(config)
+        if self.prompt is not None or not config.chat:
+            self._filled(self._expect(config) + self._prompt(config), rows[0])
+        return rows, self._classes(every, config)
 
     # -- rows and words -------------------------------------------------------------------------------
 

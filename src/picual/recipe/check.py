@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from picual.errors import Problem, RecipeError, RecipeProblems, UnknownName, nearest
+from picual.data.files import are_small
+from picual.errors import BadValue, Problem, RecipeError, RecipeProblems, UnknownName, nearest
 from picual.hardware import PROVIDERS
 from picual.metrics import registry as metric_registry
 from picual.metrics.asking import Asking
@@ -33,11 +34,13 @@ def check(recipe: Recipe) -> list[Problem]:
     problems += model_problems(recipe)
     problems += _target_problems(recipe)
     problems += _host_problems(recipe)
-    problems += data_problems(recipe, only=_data_in_use(recipe) if recipe.dialect == "olive" else None)
+    wrong_data = data_problems(recipe, only=_data_in_use(recipe) if recipe.dialect == "olive" else None)
+    problems += wrong_data
     problems += search_problems(recipe)
     for one in single_recipes(recipe):
         problems += [problem for problem in _step_problems(one) + _order_problems(one) if problem not in problems]
-    problems += _metric_problems(recipe)
+    wrong_metrics = _metric_problems(recipe)
+    problems += wrong_metrics or ([] if wrong_data else _row_problems(recipe))
     if not recipe.steps and not recipe.metrics and not recipe.problems:
         problems.append(Problem("recipe", "there is nothing to do: no `passes` and no `metrics`"))
     return in_file_order(problems)
@@ -215,6 +218,26 @@ def _building_problems(kind: type[Any], values: Mapping[str, Any]) -> list[Field
         field = next((name for name in values if f"`{name}`" in error.what), "")
         return [FieldProblem(field, error.what, error.hint)]
     return []
+
+
+def _row_problems(recipe: Recipe) -> list[Problem]:
+    """Let metrics of answers look at their rows, where these are here and few: is there a row of each label?"""
+    problems = []
+    for entry in recipe.metrics:
+        kind = _kind_of(entry)
+        if kind is None or not issubclass(kind, Asking):
+            continue
+        metric = kind(**coerce(kind, entry.fields)[0])
+        config = recipe.data.get(str(metric.data))
+        if config is None or not are_small(config):
+            continue
+        try:
+            metric.rows_and_classes(config)
+        except BadValue as error:
+            field = next((name for name in ("labels", "by", "split") if f"`{name}`" in error.what), "data")
+            where = spot(_place_of(entry, field), step=f"metric `{entry.name}`")
+            problems.append(Problem(where, error.what, error.hint))
+    return problems
 
 
 def _untrusted_code(kind: type[Metric], values: Mapping[str, Any]) -> list[FieldProblem]:

@@ -61,6 +61,20 @@ def test_a_good_recipe_has_no_problems(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "where", "what", "hint"),
     [
+        (
+            'expect: "{Best Answer}"',
+            'expect: "{Best Answer}", labels: [calm, angry]',
+            "line 11, metric `accuracy`",
+            "no row of `tone` expects the label `angry`",
+            "it can be `calm`",
+        ),
+        (
+            'expect: "{Best Answer}"',
+            'expect: "{Best Answer}", by: likelihood',
+            "line 11, metric `accuracy`",
+            "`by: likelihood` compares classes; the rows of `tone` expect 1 answers",
+            "by: generation",
+        ),
         ("target:", "tagret:", "line 3", "unknown key `tagret`", "did you mean `target`?"),
         ("device: cpu", "devise: cpu", "line 3", "unknown key `devise` in `target`", "did you mean `device`?"),
         ("holdout:", "houldout:", "line 5, data `tone`", "unknown key `houldout`", "did you mean `holdout`?"),
