@@ -132,7 +132,13 @@ class Asking(Metric):
 
     def _expected(self, row: Row, config: DataConfig) -> str:
         if config.chat and self.prompt is None:
-            return str(row[config.chat][-1]["content"])
+            try:
+                return str(row[config.chat][-1]["content"])
+            except (KeyError, IndexError, TypeError):
+                raise BadValue(
+                    f"a row of `{self.data}` has no last message in `{config.chat}`",
+                    hint='a chat is `[{"role": "user", "content": ...}, {"role": "assistant", "content": ...}]`',
+                ) from None
         return self._filled(self._expect(config), row)
 
     def _question(self, row: Row, config: DataConfig, session: Session) -> Question:

@@ -333,6 +333,18 @@ def test_a_training_argument_has_its_own_line(folder: Path) -> None:
     assert "`bf16` is 'maybe'; it must be true or false" in second.what
 
 
+@pytest.mark.parametrize("chat", [[], ["hello"], "hello", [{"role": "user"}], None])
+def test_a_chat_that_is_none_is_named(folder: Path, chat: object) -> None:
+    (folder / "tone.jsonl").write_text(json.dumps({"chat": chat}))
+    text = GOOD.replace('template: "{phrase}\\n{Best Answer}"', "chat: chat").replace(
+        ', expect: "{Best Answer}"', ""
+    )
+
+    problems = problems_of(folder, text.replace(", holdout: 0.3", ""))
+
+    assert any("no last message in `chat`" in problem.what or "`chat`" in problem.what for problem in problems)
+
+
 def test_an_empty_data_file_is_named(folder: Path) -> None:
     (folder / "tone.jsonl").write_text("")
 
