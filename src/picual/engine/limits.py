@@ -32,8 +32,8 @@ def require_reference(bounds: Sequence[Bound], references: References, *, shared
     """
     for bound in bounds:
         if bound.asks_nothing(references):
-            raise (NothingToKeep if shared or bound.reference == "baseline" else StepFailed)(
-                f"`{bound.measurement}` of the {bound.reference} model is 0, and `{bound.text}` is a share of it",
+            raise (NothingToKeep if shared else StepFailed)(
+                f"`{bound.measurement}` of the unquantized model is 0, and `{bound.text}` is a share of it",
                 where=f"search.subject_to.{bound.measurement}",
                 hint="`picual evaluate` writes each answer to predictions.jsonl: do the data's `prompt` and"
                 " `response` ask as the model was trained?",

@@ -42,11 +42,13 @@ def move_aside(output: Path) -> Path | None:
     """Move the model of an earlier run, with its manifest, into ``OUT/earlier``; return where it is now."""
     if not (output / "model").exists():
         return None
-    with _atomic.new_folder(output / "earlier") as folder:
-        for name in ("model", "manifest.json"):
-            if (output / name).exists():
-                (output / name).rename(folder / name)
-    return output / "earlier"
+    earlier = output / "earlier"
+    _atomic.remove(earlier)
+    earlier.mkdir()
+    for name in ("model", "manifest.json"):
+        if (output / name).exists():
+            (output / name).rename(earlier / name)
+    return earlier
 
 
 def is_placed(output: Path, key: str) -> bool:

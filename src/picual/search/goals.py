@@ -145,9 +145,14 @@ class Bound:
         return self.factor * known + self.offset + self.share * abs(known)
 
     def asks_nothing(self, references: References) -> bool:
-        """Say whether it is a share of a reference that is zero, which every number from zero on keeps."""
-        known = self.measurement.of(references.get(self.reference or "", {}))
-        return self.operator == ">=" and known == 0 and self.limit(references) == 0
+        """Say whether it is a share of an unquantized model's zero, which every number from zero on keeps.
+
+        An input model may well be at zero before it has learnt anything; what is exported must be good for
+        something.
+        """
+        if self.reference != "unquantized" or self.operator != ">=":
+            return False
+        return self.measurement.of(references.get(self.reference, {})) == 0 == self.limit(references)
 
     def gap(self, number: float, references: References) -> float | None:
         """Return by how much a number breaks the bound: positive when it does, in the number's own unit."""

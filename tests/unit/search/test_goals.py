@@ -75,13 +75,16 @@ def test_a_bound_relative_to_what_was_not_measured_is_broken() -> None:
 
 
 @pytest.mark.parametrize(("text", "reference", "nothing"), [
-    (">= 0.99 * unquantized", 0.0, True), (">= 0.99 * unquantized", 0.5, False), (">= 0.85", 0.0, False),
-    ("<= 1.1 * unquantized", 0.0, False), (">= unquantized - 0.1", 0.0, False),
+    (">= 0.99 * unquantized", 0.0, True), (">= unquantized", 0.0, True), (">= 0.99 * unquantized", 0.5, False),
+    (">= unquantized - 0.1", 0.0, False), (">= baseline", 0.0, False), (">= 0.85", 0.0, False),
+    ("<= 1.1 * unquantized", 0.0, False),
 ])  # fmt: skip
 def test_a_share_of_zero_asks_nothing(text: str, reference: float, nothing: bool) -> None:
     bound = Bound.read(Measurement("accuracy", "accuracy"), text)
 
-    assert bound.asks_nothing({"unquantized": {"accuracy": {"accuracy": reference}}}) is nothing
+    values = {"accuracy": {"accuracy": reference}}
+
+    assert bound.asks_nothing({"unquantized": values, "baseline": values}) is nothing
 
 
 def test_a_violation_is_a_share_of_the_limit() -> None:
