@@ -10,6 +10,8 @@ import yaml
 
 from picual.report.numbers import Measure, measures_in
 from picual.report.reading import mapping
+from picual.search.goals import Measurement
+from picual.search.ranking import is_noise
 
 
 def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,17 +50,8 @@ def _row(measure: Measure, first: Mapping[str, Any], second: Mapping[str, Any]) 
         "difference": None if one is None or other is None else other - one,
         "difference_text": measure.difference(other, one),
         "better": {"better": "second", "worse": "first", "": None}[judged],
-        "within_noise": _is_noise(one, other, *intervals),
+        "within_noise": is_noise(Measurement(measure.metric, measure.key), first, second),
     }
-
-
-def _is_noise(
-    one: float | None, other: float | None, first: tuple[float, float] | None, second: tuple[float, float] | None
-) -> bool | None:
-    """Say whether each number lies in the other's interval; None where an interval is missing."""
-    if one is None or other is None or first is None or second is None:
-        return None
-    return first[0] <= other <= first[1] and second[0] <= one <= second[1]
 
 
 def _settings(text: str) -> dict[str, Any]:

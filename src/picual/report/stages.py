@@ -8,6 +8,8 @@ from typing import Any, Literal
 
 from picual.report.numbers import CIRCUMSTANCES, MISSING, STAGES, Measure, compact, goals, measures_in
 from picual.report.reading import is_number, mapping, mappings, number
+from picual.search.goals import Measurement
+from picual.search.ranking import is_noise
 
 TITLES = {"baseline": "baseline", "unquantized": "unquantized", "best": "best", "data": "data alone"}
 SHADES = 5  # of a confusion matrix
@@ -30,7 +32,7 @@ class Change:
     """How the best model stands to another in one number."""
 
     text: str
-    judgement: Literal["better", "worse", ""]
+    judgement: Literal["better", "worse", "within the noise", ""]
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,10 @@ def _row(
     changes = []
     for stage in references:
         reference = measure.of(values[stage])
-        changes.append(Change(measure.difference(best, reference), measure.judgement(best, reference)))
+        judged = measure.judgement(best, reference)
+        measurement = Measurement(measure.metric, measure.key)
+        noise = judged and is_noise(measurement, values["best"], values[stage])
+        changes.append(Change(measure.difference(best, reference), "within the noise" if noise else judged))
     interval = measure.interval_text(measure.interval(values["best"])) if best is not None else ""
     return Row(measure, tuple(cells), tuple(changes), is_goal, best, interval)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from picual.search.goals import Measurement, Objective
+from picual.search.goals import Measurement, Objective, Values
 from picual.search.trial import Trial
 
 ONE_IN = 20  # chance, below which a difference is taken for one
@@ -29,29 +29,33 @@ def best(trials: Sequence[Trial], objectives: Sequence[Objective]) -> tuple[Tria
 
 
 def is_tie(trial: Trial, leader: Trial, objective: Objective, number: int) -> bool:
-    """Say whether two trials differ by no more than the noise of the objective.
-
-    On the same samples those that only one got right decide (McNemar's exact test); else each value must lie in
-    the other's interval. A number without an interval has no noise.
-    """
+    """Say whether two trials differ by no more than the noise of the objective."""
     if _loss(trial, number) == _loss(leader, number):
         return True
-    ours, theirs = (_hits(one, objective.measurement) for one in (trial, leader))
-    if ours and len(ours) == len(theirs):
-        gained = sum(a > b for a, b in zip(ours, theirs, strict=True))
-        lost = sum(a < b for a, b in zip(ours, theirs, strict=True))
-        return _is_chance(gained, lost)
-    intervals = [objective.measurement.interval(one.metrics) for one in (trial, leader)]
-    numbers = [objective.measurement.of(one.metrics) for one in (trial, leader)]
+    return is_noise(objective.measurement, trial.metrics, leader.metrics) is True
+
+
+def is_noise(measurement: Measurement, ours: Values, theirs: Values) -> bool | None:
+    """Say whether two models differ by no more than the noise of a number; None when it is not known to have any.
+
+    On the same samples those that only one got right decide (McNemar's exact test); else each value must lie in
+    the other's interval.
+    """
+    hits = [_hits(measurement, values) for values in (ours, theirs)]
+    if hits[0] and len(hits[0]) == len(hits[1]):
+        pairs = list(zip(*hits, strict=True))
+        return _is_chance(pairs.count(("1", "0")), pairs.count(("0", "1")))
+    intervals = [measurement.interval(values) for values in (ours, theirs)]
+    numbers = [measurement.of(values) for values in (ours, theirs)]
     if intervals[0] is None or intervals[1] is None or numbers[0] is None or numbers[1] is None:
-        return False
+        return None
     inside = intervals[1][0] <= numbers[0] <= intervals[1][1]
     return inside and intervals[0][0] <= numbers[1] <= intervals[0][1]
 
 
-def _hits(trial: Trial, measurement: Measurement) -> str:
+def _hits(measurement: Measurement, values: Values) -> str:
     """Return a 0 or 1 a sample where the number is their mean: a metric has other numbers too, such as F1."""
-    hits, value = trial.metrics.get(measurement.metric, {}).get("hits"), measurement.of(trial.metrics)
+    hits, value = values.get(measurement.metric, {}).get("hits"), measurement.of(values)
     if not isinstance(hits, str) or not hits or value is None:
         return ""
     return hits if math.isclose(hits.count("1") / len(hits), value, abs_tol=1e-6) else ""

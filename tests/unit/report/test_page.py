@@ -52,7 +52,7 @@ def test_numbers_and_their_intervals_stand_side_by_side(report: dict[str, Any], 
     assert "2.1" in row
     assert f"88.3 {100 * low:.1f} to {100 * high:.1f} %" in row
     lost = 88.3 - round(100 * report["best"]["accuracy"]["accuracy"], 1)
-    assert f"\N{MINUS SIGN}{lost:.1f} points worse" in row
+    assert f"\N{MINUS SIGN}{lost:.1f} points within the noise" in row
 
 
 def test_nothing_fits_names_the_closest_and_how_far_each_limit_is(read_page: Read) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from picual.report.stages import comparison, confusions
 from picual.report.steps import Remark, layer_errors, remarks, timeline
 
@@ -64,6 +66,17 @@ def test_a_metric_of_the_users_own_goes_the_way_the_search_took_it(report: dict[
         judged[direction] = comparison(report).rows[0].changes[0].judgement
 
     assert judged == {"minimize": "worse", "maximize": "better"}
+
+
+@pytest.mark.parametrize(("lost", "judgement"), [(5, "within the noise"), (20, "worse")])
+def test_a_difference_that_may_be_chance_is_not_judged(report: dict[str, Any], lost: int, judgement: str) -> None:
+    for stage, right in (("baseline", 200), ("best", 200 - lost)):
+        hits = "1" * right + "0" * (240 - right)
+        report[stage]["accuracy"] = {"accuracy": right / 240, "hits": hits}
+
+    row = next(row for row in comparison(report).rows if row.measure.label == "accuracy")
+
+    assert row.changes[0].judgement == judgement
 
 
 def test_a_confusion_is_shaded_by_the_share_of_its_row(report: dict[str, Any]) -> None:
