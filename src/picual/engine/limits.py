@@ -36,7 +36,7 @@ def require_reference(bounds: Sequence[Bound], references: References, *, shared
                 f"`{bound.measurement}` of the unquantized model is 0, and `{bound.text}` is a share of it",
                 where=f"search.subject_to.{bound.measurement}",
                 hint="`picual evaluate` writes each answer to predictions.jsonl: do the data's `prompt` and"
-                " `response` ask as the model was trained?",
+                " `response` ask as the model was trained? Else give a number: `>= 0.5`",
             )
 
 

@@ -345,15 +345,13 @@ class Search:
         closest = ranking.closest([*trials, *found.ruled_out])
         if closest is None:
             first = trials[0].why if trials else found.stopped
-            hint = f"{every_trial(self.result.output)}; with `--fresh` the same command tries them again"
+            again = f"picual run {self.plan.recipe.file} -o {self.result.output} --fresh"
+            hint = every_trial(self.result.output) + (f"; `{again}` tries again" if self.plan.recipe.file else "")
             raise StepFailed(f"no candidate could be measured: {first}", hint=hint)
         found.closest = closest.number
+        self.result.placed = False
         if earlier := output_folder.move_aside(self.result.output):
-            self.work.events.emit(
-                "warning",
-                path="output",
-                text=f"the model of an earlier run is now in {earlier}: it keeps other limits",
-            )
+            self.work.events.emit("warning", path="output", text=f"the model that was there is now in {earlier}")
         if not closest.metrics.get("size", {}).get("forecast"):
             with contextlib.suppress(NotVerified):
                 self.place(closest, name=CLOSEST)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from picual.search.parameters import Candidate, Space
 from picual.search.samplers import optuna_terms
 from picual.search.samplers.base import History, OptunaSampler, Outlook, Sampler
-from picual.search.samplers.optuna_terms import DRAWS, params_of, suggest
+from picual.search.samplers.draws import draw
+from picual.search.samplers.optuna_terms import params_of, suggest
 from picual.search.settings import Settings
 from picual.search.trial import Trial
 
@@ -91,7 +92,7 @@ class Study:
     def _asked(self, sampler: Sampler, history: History) -> Asked | None:
         import optuna
 
-        if isinstance(sampler, OptunaSampler) and (drawn := self._drawn(sampler, history)) is not None:
+        if isinstance(sampler, OptunaSampler) and (drawn := draw(self.record, sampler, history)) is not None:
             return drawn
         candidate = sampler.ask(history)
         if candidate is None:
@@ -100,19 +101,6 @@ class Study:
         self.record.enqueue_trial(params_of(candidate, self.space))
         trial = self.record.ask()
         return trial, suggest(trial, self.space)
-
-    def _drawn(self, sampler: OptunaSampler, history: History) -> Asked | None:
-        """Return the first draw of Optuna's sampler that is worth a trial; others are put down as failed."""
-        from optuna.trial import TrialState
-
-        for attempt in range(DRAWS):
-            self.record.sampler = sampler.optuna_sampler(history, attempt)
-            trial = self.record.ask()
-            candidate = suggest(trial, self.space)
-            if history.is_new(candidate) and not history.outlook(candidate).hopeless:
-                return trial, candidate
-            self.record.tell(trial, state=TrialState.FAIL)
-        return None
 
     def history(self, outlook: Callable[[Candidate], Outlook]) -> History:
         """Return what a sampler may look at."""
@@ -130,10 +118,9 @@ class Study:
         optuna_terms.tell(self.record, asked, trial)
 
     def _to_retry(self) -> Iterator[tuple[int, Asked]]:
-        """Ask again for what failed of something that may have passed, unless that was under way already."""
-        lost = {number for number, _ in self._again}
-        for trial in self.trials:
-            if trial.may_pass and trial.number not in lost:
+        """Ask again for what failed of something that may have passed."""
+        for trial in self.trials:  # none of those that were lost
+            if trial.may_pass:
                 self.record.enqueue_trial(params_of(trial.candidate, self.space))
                 asked = self.record.ask()
                 candidate = suggest(asked, self.space)

@@ -14,7 +14,6 @@ from picual.space import Choice, FloatRange, IntRange
 if TYPE_CHECKING:
     import optuna
 
-DRAWS = 20  # of Optuna's sampler, before chance decides
 LARGEST = 1e9  # stands for a violation that is not known: Optuna takes no infinity
 
 

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from picual.search import ranking
 from picual.search.parameters import Candidate, Parameter, Space
 from picual.search.samplers.base import History, OptunaSampler, Sampler
-from picual.search.samplers.replayed import drawn
+from picual.search.samplers.draws import draw_inside
 from picual.space import Choice
 
 
@@ -41,7 +41,7 @@ class PassByPass:
         return None
 
     def _asked(self, narrow: History) -> Candidate | None:
-        return drawn(self.inner, narrow) if isinstance(self.inner, OptunaSampler) else self.inner.ask(narrow)
+        return draw_inside(self.inner, narrow) if isinstance(self.inner, OptunaSampler) else self.inner.ask(narrow)
 
 
 def _start(history: History) -> Candidate:
