@@ -16,10 +16,12 @@ from picual.engine import history
 from picual.engine.events import Listener
 from picual.engine.results import RunResult
 from picual.engine.run import Engine
-from picual.errors import PicualError, Problem
+from picual.errors import BadValue, PicualError, Problem, Refused
 from picual.executors.base import Executor
 from picual.executors.process import ProcessExecutor
+from picual.hardware import Target
 from picual.metrics import registry as metric_registry
+from picual.models import HfModel
 from picual.models.detect import open_folder
 from picual.models.session import Session, open_session
 from picual.plan import Plan
@@ -243,6 +245,38 @@ def one_pass(name: str, model: str | Mapping[str, Any], fields: Mapping[str, Any
     """
     mapping = {"version": 1, "model": model, "passes": {name: dict(fields)}, **parts}
     return replace(loading.load(mapping), file=f"picual {name}")
+
+
+def sizes_by_weight(model: Path, fields: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what each weight of a model would weigh quantized by the pass ``quantize``, before any work.
+
+    Under a size the formats are those that the weights alone suggest; calibration text may shift them.
+
+    Args:
+        model: Folder of a checkpoint.
+        fields: Of the pass, as in a recipe.
+
+    Raises:
+        Refused: The pass does not take this model, or the size cannot be reached.
+        BadValue: A field does not fit.
+    """
+    from picual.passes.quantize.quantize import Quantize
+    from picual.recipe.fields import coerce
+
+    values, problems = coerce(Quantize, fields)
+    if problems:
+        raise BadValue(problems[0].what, hint=problems[0].hint)
+    found = open_folder(model)
+    if not isinstance(found, HfModel):
+        raise Refused(f"`quantize` takes {HfModel.title}; this is {found.title}", where=str(model))
+    a_pass = Quantize(**values)
+    a_pass.check(found, Target())
+    rows = []
+    for site, form in a_pass.outlook(found).items():
+        for name, height in zip(site.names, site.heights, strict=True):
+            size = form.nbytes(height, site.width)
+            rows.append({"name": name, "shape": f"{height} x {site.width}", "format": str(form), "bytes": size})
+    return rows
 
 
 def optimizing(model: str | Mapping[str, Any], **wish: Any) -> tuple[Recipe, list[str]]:

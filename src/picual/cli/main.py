@@ -19,6 +19,7 @@ VERBS: dict[str, str] = {
     "convert": "picual.cli.commands.convert:convert",
     "finetune": "picual.cli.commands.one_pass:finetune",
     "merge": "picual.cli.commands.one_pass:merge",
+    "quantize": "picual.cli.commands.quantize:quantize",
     "export": "picual.cli.commands.one_pass:export",
     "evaluate": "picual.cli.commands.evaluate:evaluate",
     "generate": "picual.cli.commands.generate:generate",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
 WEIGHT = "picual.weight"  # metadata of a node: the weights it holds, named in Llama's way, in row order
+GATE, UP = ".gate_proj.", ".up_proj."  # in the names of the two that a gated MLP starts with
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,19 @@ class LinearSite:
 
     @property
     def stem(self) -> str:
-        """Name of the layer, that of the stacked one for query, key and value."""
+        """Name of the layer, that of the stacked one for query, key and value, or for gate and up."""
         first = self.names[0].removesuffix(".weight")
+        if len(self.names) == 2:
+            return packed_stem(self.names[0]) or first
         return first.replace("q_proj", "qkv_proj") if len(self.names) == 3 else first
+
+
+def packed_stem(name: str) -> str | None:
+    """Return the name of the layer that a gate or up projection is part of; None for any other weight."""
+    for part in (GATE, UP):
+        if part in name:
+            return name.replace(part, ".gate_up_proj.").removesuffix(".weight")
+    return None
 
 
 def linear_sites(model: ir.Model) -> Iterator[LinearSite]:

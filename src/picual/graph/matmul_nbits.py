@@ -8,25 +8,12 @@ from typing import TYPE_CHECKING
 from picual.graph.edits import add_initializer, replace_node
 from picual.graph.external_data import DataFile
 from picual.graph.linears import WEIGHT, LinearSite
-from picual.numerics.block_sizes import Bits, blocks_in
+from picual.numerics.block_sizes import Format, blocks_in
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 DOMAIN = "com.microsoft"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Format:
-    """How a matrix is stored: see ``numerics.blockwise``."""
-
-    bits: Bits
-    block: int
-    symmetric: bool
-
-    def __str__(self) -> str:
-        """Say it as the journal does."""
-        return f"int{self.bits} block {self.block}{' symmetric' if self.symmetric else ''}"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from picual.errors import UnreadableModel
 from picual.models.base import Model
 from picual.models.hf import HfAdapter, HfModel, read_json
 from picual.models.onnx import GenaiModel, OnnxModel
+from picual.models.quantized import FILE as QUANTIZATION
+from picual.models.quantized import QuantizedHfModel
 
 
 def open_folder(path: Path, *, trust_remote_code: bool = False) -> Model:
@@ -24,6 +26,8 @@ def open_folder(path: Path, *, trust_remote_code: bool = False) -> Model:
         return GenaiModel(path)
     if (path / "adapter_config.json").is_file():
         return HfAdapter(path, _base_of(path, trust_remote_code))
+    if (path / QUANTIZATION).is_file():
+        return QuantizedHfModel(path, trust_remote_code)
     if (path / "config.json").is_file():
         return HfModel(path, trust_remote_code)
     if (path / "manifest.json").is_file() and (path / "model").is_dir():

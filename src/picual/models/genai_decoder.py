@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from picual import _lazy
 from picual.errors import Refused, UnreadableModel
+from picual.models.all_positions import with_all_positions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +18,7 @@ NEEDED_BY = "an ONNX Runtime GenAI model"
 ARRAY_TYPES = {
     "tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64)": "int64", "tensor(int32)": "int32",
 }  # fmt: skip
+DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 Cache = Mapping[str, Any]  # what a run remembers, by the name of the input that takes it
 
 
@@ -121,13 +123,14 @@ def unreadable(what: str, error: Exception, where: str) -> UnreadableModel:
     return UnreadableModel(f"ONNX Runtime cannot load the {what} ({reason})", where=where, hint="export it again")
 
 
-def open_graph(path: Path, providers: Sequence[str], threads: int) -> Any:
+def open_graph(path: Path, providers: Sequence[str], threads: int, *, graph: bytes | None = None) -> Any:
     """Return the plain runtime's session of one ONNX file.
 
     Args:
         path: The file.
         providers: Wanted before the CPU; those that are not here are left out.
         threads: Inside one operator.
+        graph: What to load in its place, with the same external data.
 
     Raises:
         UnreadableModel: The runtime does not load it.
@@ -138,13 +141,15 @@ def open_graph(path: Path, providers: Sequence[str], threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # errors alone
+    if graph is not None:
+        options.add_session_config_entry(DATA_FOLDER, str(path.parent))
     here = [
         name
         for name in onnxruntime.get_available_providers()
         if name.removesuffix("ExecutionProvider").lower() in providers
     ]
     try:
-        return onnxruntime.InferenceSession(path, options, providers=[*here, "CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(graph or path, options, providers=[*here, "CPUExecutionProvider"])
     except (
         native.Fail,
         native.InvalidProtobuf,
@@ -157,4 +162,4 @@ def open_graph(path: Path, providers: Sequence[str], threads: int) -> Any:
 
 def _open(path: Path, decoder: Mapping[str, Any], threads: int) -> Any:
     wanted = [next(iter(entry)) for entry in decoder.get("session_options", {}).get("provider_options", [])]
-    return open_graph(path, [name.lower() for name in wanted], threads)
+    return open_graph(path, [name.lower() for name in wanted], threads, graph=with_all_positions(path))

@@ -23,11 +23,8 @@ COMPANIONS = (
 
 
 @dataclass(frozen=True)
-class HfModel(Model):
-    """A checkpoint that ``transformers`` loads."""
-
-    kind: ClassVar[str] = "hf"
-    title: ClassVar[str] = "a Hugging Face model"
+class HfCheckpoint(Model):
+    """A folder laid out in Hugging Face's way: what plain and quantized checkpoints have in common."""
 
     trust_remote_code: bool = False
 
@@ -39,7 +36,7 @@ class HfModel(Model):
         return wire
 
     @classmethod
-    def from_parts(cls, wire: Mapping[str, Any], folder: Path, given: Model | None) -> HfModel:
+    def from_parts(cls, wire: Mapping[str, Any], folder: Path, given: Model | None) -> HfCheckpoint:
         """Build the reference from its wire form."""
         return cls(folder / wire["path"], bool(wire.get("trust_remote_code", False)))
 
@@ -69,6 +66,14 @@ class HfModel(Model):
             return Profile.from_checkpoint(self.config(), self.tensors())
         except UnreadableModel as error:
             raise error.located(str(self.path / "config.json")) from error
+
+
+@dataclass(frozen=True)
+class HfModel(HfCheckpoint):
+    """A checkpoint that ``transformers`` loads."""
+
+    kind: ClassVar[str] = "hf"
+    title: ClassVar[str] = "a Hugging Face model"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,9 @@ from typing import Any
 
 from picual import _lazy
 from picual.errors import UnreadableModel
-from picual.models.hf import HfAdapter, HfModel, read_json
+from picual.models.hf import HfAdapter, HfCheckpoint, HfModel, read_json
+from picual.models.quantized import QuantizedHfModel
+from picual.models.quantized_weights import open_weight
 
 
 @contextlib.contextmanager
@@ -28,7 +30,7 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def load_tokenizer(root: HfModel) -> Any:
+def load_tokenizer(root: HfCheckpoint) -> Any:
     """Return the tokenizer of a checkpoint.
 
     Raises:
@@ -50,10 +52,13 @@ def load_tokenizer(root: HfModel) -> Any:
         ) from error
 
 
-def load_network(model: HfModel | HfAdapter, *, on_gpu: bool) -> Any:
+def load_network(model: HfCheckpoint | HfAdapter, *, on_gpu: bool) -> Any:
     """Return the network of a model, adapters merged in: float32, or as stored on a GPU."""
     import torch
 
+    if isinstance(model, QuantizedHfModel):
+        return _load_quantized(model)
+    assert isinstance(model, HfModel | HfAdapter)
     if isinstance(model, HfModel):
         return load_checkpoint(model, "auto" if on_gpu else torch.float32)
     network = load_checkpoint(model.root(), torch.float32)
@@ -74,12 +79,16 @@ def load_checkpoint(model: HfModel, dtype: Any) -> Any:
 
     loader: Any = transformers.AutoModelForCausalLM  # its annotation forgets what `output_loading_info` adds
     model.tensors()  # names a missing, cut or broken weight file
+    unpacking = _unpacking(model)
     try:
-        network, info = loader.from_pretrained(
-            model.path, dtype=dtype, trust_remote_code=model.trust_remote_code, local_files_only=True,
-            output_loading_info=True,
-        )  # fmt: skip
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        with warnings.catch_warnings():
+            # transformers says that the folder's own configuration counts, as it should
+            warnings.filterwarnings("ignore", "You passed `quantization_config`", UserWarning)
+            network, info = loader.from_pretrained(
+                model.path, dtype=dtype, trust_remote_code=model.trust_remote_code, local_files_only=True,
+                output_loading_info=True, **unpacking,
+            )  # fmt: skip
+    except (ImportError, OSError, ValueError, KeyError, RuntimeError) as error:
         raise UnreadableModel(
             f"transformers cannot load the model ({first_line(error)})",
             where=str(model.path),
@@ -91,6 +100,53 @@ def load_checkpoint(model: HfModel, dtype: Any) -> Any:
             where=str(model.path),
             hint="fetch the model again",
         )
+    return network
+
+
+def _unpacking(model: HfModel) -> dict[str, Any]:
+    """Return what makes transformers read packed weights with zero points, which it only does all at once."""
+    said = model.config().get("quantization_config") or {}
+    if said.get("quant_method") != "compressed-tensors":
+        return {}
+    _lazy.need("compressed_tensors", extra="compressed-tensors", by="a folder in the format of compressed-tensors")
+    weights = [group.get("weights") or {} for group in (said.get("config_groups") or {}).values()]
+    if all(one.get("symmetric", True) for one in weights):
+        return {}
+    import transformers
+
+    return {"quantization_config": transformers.CompressedTensorsConfig(dequantize=True)}
+
+
+def _load_quantized(model: QuantizedHfModel) -> Any:
+    """Return the network with the weights that the integers stand for, in float32."""
+    import torch
+    import transformers
+    from safetensors import safe_open
+
+    config = transformers.AutoConfig.from_pretrained(
+        model.path, trust_remote_code=model.trust_remote_code, local_files_only=True
+    )
+    del config.quantization_config
+    network = transformers.AutoModelForCausalLM.from_config(
+        config, dtype=torch.float32, trust_remote_code=model.trust_remote_code
+    )
+    stored, state = model.stored(), {}
+    for name, info in model.tensors().items():
+        if name in stored:
+            state[name] = torch.from_numpy(open_weight(model, name).rows(0, info.shape[0]))
+        else:
+            with safe_open(info.file, framework="pt") as tensors:
+                state[name] = tensors.get_tensor(name).float()
+    found = network.load_state_dict(state, strict=False)
+    missing = set(found.missing_keys) - set(getattr(network, "_tied_weights_keys", None) or ())
+    if missing or found.unexpected_keys:
+        odd = sorted(missing) or found.unexpected_keys
+        raise UnreadableModel(
+            f"the network and the checkpoint differ in {len(odd)} weights, `{odd[0]}` among them",
+            where=str(model.path),
+            hint="quantize again",
+        )
+    network.tie_weights()
     return network
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from picual import _lazy
 from picual.errors import BadValue, Refused
 from picual.models.answers import Pieces, batches, common_prefix, cut, has_stop, not_finite
-from picual.models.hf import HfAdapter, HfModel
+from picual.models.hf import HfAdapter, HfCheckpoint
 from picual.models.hf_loading import first_line, load_network, load_tokenizer, quiet
 from picual.models.likelihood import Likelihood, Row, by_prompt, likelihood
 
@@ -35,11 +35,11 @@ NEEDED_BY = "a Hugging Face model"
 class HfSession:
     """One checkpoint, with its adapters if it has some, loaded for answering."""
 
-    def __init__(self, model: HfModel | HfAdapter, *, threads: int) -> None:
+    def __init__(self, model: HfCheckpoint | HfAdapter, *, threads: int) -> None:
         torch = _lazy.need("torch", extra="hf", by=NEEDED_BY)
         _lazy.need("transformers", extra="hf", by=NEEDED_BY)
         torch.set_num_threads(threads)
-        root = model if isinstance(model, HfModel) else model.root()
+        root = model if isinstance(model, HfCheckpoint) else model.root()
         self._path = model.path
         self._torch = torch
         self._device = "cuda" if torch.cuda.is_available() else "cpu"

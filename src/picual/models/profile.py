@@ -28,6 +28,7 @@ class Profile:
     embedding: int  # one vocabulary x hidden table
     other: int  # norms, biases
     bytes: int
+    quantized: int = 0  # of ``bytes``, those of weights stored as integers with their scales
 
     @property
     def parameters(self) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from picual.errors import Refused
 from picual.models.base import Model
-from picual.models.hf import HfAdapter, HfModel
+from picual.models.hf import HfAdapter, HfCheckpoint
 from picual.models.likelihood import Likelihood, Row
 from picual.models.onnx import GenaiModel
 
@@ -84,7 +84,7 @@ def open_session(model: Model, *, threads: int) -> Session:
     Raises:
         Refused: This kind of model does not generate.
     """
-    if isinstance(model, HfModel | HfAdapter):
+    if isinstance(model, HfCheckpoint | HfAdapter):
         from picual.models.hf_session import HfSession
 
         return HfSession(model, threads=threads)

@@ -149,35 +149,37 @@ def _stored(scales: Floats, kind: type[np.floating[Any]]) -> npt.NDArray[Any]:
     return np.where(size < smallest, smallest, size).astype(kind) * sign
 
 
-def pack(codes: Bytes, bits: Bits) -> Bytes:
-    """Pack codes (..., n) to bytes (..., n * bits / 8), low nibble first; n must be even."""
-    if bits == 8:
-        return codes
-    packed: Bytes = codes[..., 0::2] | (codes[..., 1::2] << np.uint8(4))
+def pack(codes: Bytes, bits: int) -> Bytes:
+    """Pack codes (..., n) to bytes (..., n * bits / 8), the first in the lowest bits; n must fill whole bytes."""
+    share = 8 // bits
+    packed: Bytes = codes[..., 0::share].copy()
+    for place in range(1, share):
+        packed |= codes[..., place::share] << np.uint8(place * bits)
     return packed
 
 
-def unpack(packed: Bytes, bits: Bits) -> Bytes:
+def unpack(packed: Bytes, bits: int) -> Bytes:
     """Return the codes (..., n) in bytes (..., n * bits / 8)."""
     if bits == 8:
         return packed
-    return np.stack([packed & 15, packed >> 4], axis=-1).reshape(*packed.shape[:-1], -1)
+    mask = np.uint8(2**bits - 1)
+    parts = [packed >> np.uint8(place * bits) & mask for place in range(8 // bits)]
+    return np.stack(parts, axis=-1).reshape(*packed.shape[:-1], -1)
 
 
-def pack_zero_points(zero_points: Bytes, bits: Bits) -> Bytes:
-    """Pack zero points (N, B) to (N, ceil(B * bits / 8)); the spare nibble of an odd row is 0."""
-    if bits == 4 and zero_points.shape[1] % 2:
-        zero_points = np.pad(zero_points, ((0, 0), (0, 1)))
-    return pack(zero_points, bits)
+def pack_zero_points(zero_points: Bytes, bits: int) -> Bytes:
+    """Pack zero points (N, B) to (N, ceil(B * bits / 8)); what is left of a row's last byte is 0."""
+    spare = -zero_points.shape[1] % (8 // bits)
+    return pack(np.pad(zero_points, ((0, 0), (0, spare))) if spare else zero_points, bits)
 
 
-def unpack_zero_points(packed: Bytes, bits: Bits, count: int) -> Bytes:
+def unpack_zero_points(packed: Bytes, bits: int, count: int) -> Bytes:
     """Return the zero points (N, ``count``)."""
     return unpack(packed, bits)[:, :count]
 
 
 def dequantize(
-    codes: Bytes, scales: npt.NDArray[Any], zero_points: Bytes | None, *, bits: Bits, width: int
+    codes: Bytes, scales: npt.NDArray[Any], zero_points: Bytes | None, *, bits: int, width: int
 ) -> Floats:
     """Return the weights (N, ``width``) that the codes (N, B, block) stand for, padding cut off."""
     zeros: Any = np.float32(2 ** (bits - 1))

@@ -63,6 +63,20 @@ class AdapterMerged(Promise):
 
 
 @dataclass(frozen=True, kw_only=True)
+class WeightsQuantized(Promise):
+    """Every linear weight is there as integers, read back close to its source; every other tensor is unchanged."""
+
+    nearest: bool  # whether no weight may have moved by more than half a step
+
+
+@dataclass(frozen=True, kw_only=True)
+class IntegersKept(Promise):
+    """Every quantized weight, decoded from another format, has its source's integers, scales and zero points."""
+
+    format: str  # compressed-tensors | gptq
+
+
+@dataclass(frozen=True, kw_only=True)
 class WeightsExported(Promise):
     """Every linear of the exported file, read back, is its source's weight at the asked width."""
 

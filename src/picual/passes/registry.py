@@ -15,7 +15,12 @@ from picual.space import Settings
 BUILT_IN: dict[str, str] = {
     "lora": "picual.passes.finetune.lora:Lora",
     "merge-adapter": "picual.passes.adapters.merge:MergeAdapter",
+    "quantize": "picual.passes.quantize.quantize:Quantize",
+    "rtn": "picual.passes.quantize.rtn:Rtn",
+    "hqq": "picual.passes.quantize.hqq:Hqq",
+    "gptq": "picual.passes.quantize.gptq:Gptq",
     "build-genai": "picual.passes.export.genai:BuildGenai",
+    "export-transformers": "picual.passes.export.transformers_folder:ExportTransformers",
 }
 GROUP = "picual.passes"
 

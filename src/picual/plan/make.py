@@ -13,7 +13,7 @@ from picual.data.base import DataConfig
 from picual.hardware import Machine
 from picual.metrics import registry as metric_registry
 from picual.metrics.base import Metric
-from picual.models import HfAdapter, HfModel, Model, Profile
+from picual.models import HfAdapter, HfCheckpoint, Model, Profile
 from picual.passes import registry as pass_registry
 from picual.passes.base import Pass
 from picual.plan.overlap import overlap_warnings
@@ -113,7 +113,7 @@ def profile_of(model: Model | None) -> Profile | None:
     """Return the sizes of a model whose files are here."""
     if isinstance(model, HfAdapter):
         model = model.root()
-    return model.profile() if isinstance(model, HfModel) else None
+    return model.profile() if isinstance(model, HfCheckpoint) else None
 
 
 def _steps(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +20,15 @@ from picual.space import fields_of
 PREFIX = "field_"  # of the parameters that are fields of the pass
 
 
-def verb(name: str, a_pass: str, summary: str) -> click.Command:
+def verb(name: str, a_pass: str, summary: str, *, needs_data: bool = False) -> click.Command:
     """Return the command that runs one pass on MODEL."""
     kind = registry.load(a_pass)
     roles = {item.metadata.get("role") for item in fields_of(kind)}
 
     def body(**given: Any) -> None:
-        fields = {
-            key.removeprefix(PREFIX): value
-            for key, value in given.items()
-            if key.startswith(PREFIX) and value is not None
-        }
+        fields = fields_given(given)
         data = options.data_of(given) if "data" in roles else {}
-        if "data" in roles and not data:
+        if needs_data and not data:
             raise click.UsageError("give what to learn from: --data FILE")
         if data:
             fields["data"] = next(iter(data))
@@ -54,6 +50,15 @@ def verb(name: str, a_pass: str, summary: str) -> click.Command:
     if "data" in roles:
         command = options.data_options(command)
     return click.command(name, help=summary)(options.model_options(options.output_option(command)))
+
+
+def fields_given(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of the pass among the parameters of a verb."""
+    return {
+        key.removeprefix(PREFIX): value
+        for key, value in given.items()
+        if key.startswith(PREFIX) and value is not None
+    }
 
 
 def _option(item: dataclasses.Field[Any], hint: Any) -> Callable[..., Any]:
@@ -96,6 +101,8 @@ def _words(hint: Any) -> str:
     return "|".join(str(getattr(kind, "__name__", kind)).upper() for kind in kinds)
 
 
-finetune = verb("finetune", "lora", "Fine-tune MODEL on data with LoRA; the result is an adapter.")
+finetune = verb(
+    "finetune", "lora", "Fine-tune MODEL on data with LoRA; the result is an adapter.", needs_data=True
+)
 merge = verb("merge", "merge-adapter", "Merge MODEL, an adapter or a base with --adapter, into plain weights.")
 export = verb("export", "build-genai", "Export MODEL for ONNX Runtime GenAI, quantized if asked.")

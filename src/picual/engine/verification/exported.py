@@ -2,8 +2,8 @@
 
 N: outputs · K: inputs · B: blocks a row = ceil(K / block).
 
-``MatMulNBits`` and ``GatherBlockQuantized`` store codes q of 4 or 8 bits, the first of two in the low half of
-a byte; w = (q - zero point) * scale, with the zero point 2^(bits - 1) where none is stored.
+``MatMulNBits`` and ``GatherBlockQuantized`` store codes q of 2, 4 or 8 bits, the first of a byte in its lowest
+bits; w = (q - zero point) * scale, with the zero point 2^(bits - 1) where none is stored.
 Source: ONNX Runtime, docs/ContribOperators.md.
 """
 
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from picual import _lazy
 from picual.errors import UnreadableModel
+from picual.models.all_positions import LAST_POSITION, give_all_positions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -114,10 +115,11 @@ def _unpack(packed: npt.NDArray[np.uint8], bits: int) -> npt.NDArray[np.uint8]:
 
     if bits == 8:
         return packed
-    halves = np.empty((packed.shape[0], packed.shape[1], 2), dtype=np.uint8)
-    np.bitwise_and(packed, 15, out=halves[:, :, 0])
-    np.right_shift(packed, 4, out=halves[:, :, 1])
-    return halves.reshape(packed.shape[0], -1)
+    share, mask = 8 // bits, 2**bits - 1
+    codes = np.empty((packed.shape[0], packed.shape[1], share), dtype=np.uint8)
+    for place in range(share):
+        np.bitwise_and(packed >> np.uint8(place * bits), mask, out=codes[:, :, place])
+    return codes.reshape(packed.shape[0], -1)
 
 
 @dataclass(frozen=True)
@@ -149,12 +151,22 @@ class Exported:
             raise UnreadableModel(f"`{file.name}` is no readable ONNX file ({error})", where=str(file)) from error
         self._file = file
 
-    def without_rounded_activations(self) -> bytes:
-        """Return the graph with every accuracy level 0; its external data stay where they are."""
+    @property
+    def gives_last_alone(self) -> bool:
+        """Whether logits come at the last position alone, by a node that can be by-passed."""
+        return any(LAST_POSITION in node.metadata_props for node in self._graph)
+
+    def at_all_positions(self, *, rounded: bool) -> bytes:
+        """Return the graph with logits at every position; its external data stay where they are.
+
+        Args:
+            rounded: Whether kernels go on rounding activations; otherwise every accuracy level becomes 0.
+        """
         import onnx_ir as ir
 
         model = ir.load(self._file)
-        for node in model.graph:
+        give_all_positions(model)
+        for node in model.graph if not rounded else ():
             if "accuracy_level" in node.attributes:
                 node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", 0)
         graph: bytes = ir.to_proto(model).SerializeToString()
@@ -235,7 +247,7 @@ class Exported:
         zeros = node.inputs[3] if len(node.inputs) > 3 else None
         height = packed.shape[0]
         scale = node.inputs[2]
-        if scale is None or block < 1 or bits not in {4, 8}:
+        if scale is None or block < 1 or bits not in {2, 4, 8}:
             raise UnreadableModel(
                 f"node `{node.name}` has no scales, no block size or {bits} bits", where=str(self._file)
             )

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from picual.engine.verification import packed
 from picual.engine.verification.checks import Bench, Check, some
 from picual.errors import Refused, UnreadableModel
-from picual.models import GenaiModel, HfAdapter, HfModel, Model
+from picual.models import GenaiModel, HfAdapter, HfCheckpoint, Model
 from picual.models.genai_session import GenaiSession
 from picual.models.hf import read_json
 from picual.passes.base import PromptContractKept
@@ -44,7 +45,7 @@ def check(promise: PromptContractKept, given: Model, made: Model, bench: Bench) 
     yield _same_ends(given, made)
     if isinstance(made, GenaiModel):
         yield from _runtime(source, made, bench)
-    elif isinstance(made, HfModel):
+    elif isinstance(made, HfCheckpoint):
         yield _names_fit(made)
 
 
@@ -75,7 +76,7 @@ def end_ids(model: Model) -> list[int]:
 
 def _trusted(model: Model) -> bool:
     root = model.root() if isinstance(model, HfAdapter) else model
-    return isinstance(root, HfModel) and root.trust_remote_code
+    return isinstance(root, HfCheckpoint) and root.trust_remote_code
 
 
 def load_tokenizer(folder: Path, trusted: bool) -> Any:
@@ -192,7 +193,7 @@ def _answers(session: GenaiSession, prompt: str) -> Check:
     return Check("runtime-generates", made >= 1, made, 1, "greedily, from a chat prompt")
 
 
-def _names_fit(made: HfModel) -> Check:
+def _names_fit(made: HfCheckpoint) -> Check:
     """Compare the stored names with the network's, built without weights."""
     import torch
     import transformers
@@ -211,11 +212,11 @@ def _names_fit(made: HfModel) -> Check:
         )
     if _renames(config.model_type):
         return Check("architecture", passed=True, detail=f"{config.model_type}: transformers renames its tensors")
-    wanted, stored = network.state_dict(), made.tensors()
+    wanted, stored = network.state_dict(), packed.shapes(made)
     tied = set(getattr(network, "_tied_weights_keys", None) or ()) if config.tie_word_embeddings else set()
     missing = sorted(set(wanted) - set(stored) - tied)
     extra = sorted(set(stored) - set(wanted))
-    shapes = [name for name in stored if name in wanted and stored[name].shape != tuple(wanted[name].shape)]
+    shapes = [name for name in stored if name in wanted and stored[name] != tuple(wanted[name].shape)]
     parts = [f"missing {some(missing)}"] * bool(missing) + [f"unknown {some(extra)}"] * bool(extra)
     parts += [f"other shapes: {some(shapes)}"] * bool(shapes)
     wrong = len(missing) + len(extra) + len(shapes)

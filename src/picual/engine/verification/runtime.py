@@ -44,15 +44,26 @@ class Runtime:
 
     def logits(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Return logits (T, vocabulary) for one row of token ids (T) with nothing before it."""
+        found = self._run(ids)
+        if found.shape[:2] != (1, len(ids)):
+            raise UnreadableModel(f"`{self._file.name}` gives logits of shape {found.shape} for {len(ids)} tokens")
+        row: npt.NDArray[np.float32] = found[0]
+        return row
+
+    def last_logits(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Return logits (vocabulary) after the last of one row of token ids (T)."""
+        last: npt.NDArray[np.float32] = self._run(ids)[0, -1]
+        return last
+
+    def _run(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Return logits (1, T or 1, vocabulary)."""
         import numpy as np
 
         try:
             found = self._session.run(["logits"], {i.name: _fed(i, ids) for i in self._session.get_inputs()})[0]
         except self._failures as error:
             raise self._unusable("run", error) from error
-        if found.shape[:2] != (1, len(ids)):
-            raise UnreadableModel(f"`{self._file.name}` gives logits of shape {found.shape} for {len(ids)} tokens")
-        return np.asarray(found[0], dtype=np.float32)
+        return np.asarray(found, dtype=np.float32)
 
     def _unusable(self, verb: str, error: Exception) -> UnreadableModel:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from picual.engine.verification import tensors as stored
 from picual.engine.verification.exported import Blocks, Exported, Holder, Matrix
-from picual.models import HfModel
+from picual.models import HfCheckpoint, QuantizedHfModel
 from picual.models.layout import TensorSlice, slices_of
+from picual.models.quantized import DTYPE
+from picual.models.quantized_weights import StoredWeight, open_weight
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +44,7 @@ class Placed:
 class Source:
     """Where each exported row should come from."""
 
-    def __init__(self, model: HfModel) -> None:
+    def __init__(self, model: HfCheckpoint) -> None:
         self.model = model
         self.tensors = model.tensors()
         self.config: dict[str, Any] = model.config()
@@ -74,8 +76,17 @@ class Source:
                 return found
         return [(name, piece) for piece in self.slices(name)]
 
+    def integers(self, name: str) -> StoredWeight | None:
+        """Return a weight that the checkpoint stores as integers; None for floats."""
+        if not isinstance(self.model, QuantizedHfModel) or self.tensors[name].dtype != DTYPE:
+            return None
+        return open_weight(self.model, name)
+
     def rows(self, part: TensorSlice, start: int, stop: int) -> npt.NDArray[np.float32]:
         """Return rows of a slice as float32, counted from its first."""
+        weight = self.integers(part.name)
+        if weight is not None:
+            return weight.rows(part.start + start, part.start + stop)
         wanted = slice(part.start + start, part.start + stop)
         (piece,) = stored.rows(self.tensors[part.name].file, part.name, iter([wanted]))
         array: npt.NDArray[np.float32] = piece.float().numpy()

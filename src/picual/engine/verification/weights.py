@@ -1,19 +1,20 @@
 """Is every weight of the checkpoint in the exported file, once, at the asked width, where it belongs.
 
 Each weight is read back through the formula of the kernel that will use it. Rounding to nearest may move it by
-half a step of its block, floats by the rounding of their type; anything else is a fault.
+half a step of its block, floats by the rounding of their type; anything else is a fault. Integers that a quantizer
+chose must be there as they are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from picual.engine.verification.checks import Bench, Check, some
 from picual.engine.verification.exported import Blocks, Exported, Floats, Holder
 from picual.engine.verification.source import Placed, Source
-from picual.models import GenaiModel, HfModel, Model, OnnxModel
+from picual.models import GenaiModel, HfCheckpoint, Model, OnnxModel
 from picual.models.layout import DERIVED, HEAD, embedding_of, is_tied
 from picual.passes.base import WeightsExported
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+KEPT = "kept"  # the checkpoint decides
 BITS = {"int4": 4, "int8": 8}
 FLOAT = {"fp32": "float32", "fp16": "float16"}
 # How far a stored float may be from its source: (relative, absolute). Half a unit of fp16, subnormals included.
@@ -34,7 +36,7 @@ ROUNDING = {
 
 def check(promise: WeightsExported, given: Model, made: Model, bench: Bench) -> Iterator[Check]:
     """Compare the exported file with the checkpoint: what is there, how wide, and each number."""
-    assert isinstance(given, HfModel)
+    assert isinstance(given, HfCheckpoint)
     file = made.decoder() if isinstance(made, GenaiModel) else made.path
     assert isinstance(made, GenaiModel | OnnxModel)
     exported = Exported(file)
@@ -45,7 +47,8 @@ def check(promise: WeightsExported, given: Model, made: Model, bench: Bench) -> 
     source = Source(given)
     yield _each_linear_once(exported.linears, source)
     yield _one_embedding(exported.tables, source)
-    yield from _as_asked(promise, exported.linears)
+    if promise.precision != KEPT:
+        yield from _as_asked(promise, exported.linears)
     yield from _numbers(exported, source, bench)
     yield _vectors(exported, source)
 
@@ -163,17 +166,43 @@ class _Worst:
 
 def _numbers(exported: Exported, source: Source, bench: Bench) -> Iterator[Check]:
     """Compare every number of every matrix with its source."""
-    steps, floats = _Worst(), _Worst()
+    steps, floats, integers = _Worst(), _Worst(), _Worst()
     holders = [*exported.linears, *exported.tables]
     for number, holder in enumerate(holders):
         bench.progress(number, len(holders), holder.node)
         for item in source.placed(holder):
+            if isinstance(item.matrix, Blocks) and source.integers(item.source.name) is not None:
+                integers.add(item.name, _differing(item, item.matrix, source))
+                continue
             worst = max(_deviation(item, source, start, stop) for start, stop in item.pieces())
             (steps if isinstance(item.matrix, Blocks) else floats).add(item.name, worst)
+    if integers.count:
+        yield integers.check("export-integers", 0.0)
     if steps.count:
         yield steps.check("export-half-step", 0.5)
     if floats.count:
         yield floats.check("export-floats", 1.0)
+
+
+def _differing(item: Placed, matrix: Blocks, source: Source) -> float:
+    """Return how many codes, scales and zero points of some rows are not the quantizer's; more than 1 is wrong."""
+    import numpy as np
+
+    weight = source.integers(item.source.name)
+    assert weight is not None
+    mine, its = slice(item.start, item.start + item.height), slice(item.source.start, item.source.stop)
+    pairs: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = [
+        (matrix.packed[mine], weight.codes[its]),
+        (matrix.scales[mine], weight.scales[its]),
+    ]
+    if (matrix.zero_points is None) != (weight.zero_points is None) or matrix.bits != weight.how.bits:
+        return float("inf")
+    if matrix.zero_points is not None and weight.zero_points is not None:
+        pairs.append((matrix.zero_points[mine], weight.zero_points[its]))
+    if any(one.shape != other.shape for one, other in pairs):
+        return float("inf")
+    wrong = sum(int(np.count_nonzero(one != other.astype(one.dtype))) for one, other in pairs)
+    return float(2 * wrong)
 
 
 def _deviation(item: Placed, source: Source, start: int, stop: int) -> float:

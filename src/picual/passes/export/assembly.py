@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from picual.errors import Refused
@@ -13,9 +13,11 @@ from picual.graph.edits import replace_value, sweep
 from picual.graph.embedding import replace_embedding
 from picual.graph.external_data import DataFile
 from picual.graph.linears import WEIGHT, LinearSite, embedding_site, linear_sites
-from picual.graph.matmul_nbits import Format, Table, add_table, replace_linear
-from picual.models import HfModel
+from picual.graph.matmul_nbits import Table, add_table, replace_linear
+from picual.graph.packing import pack_gates
+from picual.models import HfCheckpoint, QuantizedHfModel
 from picual.models.layout import HEAD, TensorSlice, is_tied, slices_of, unused
+from picual.numerics.block_sizes import Bits, Format
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +37,16 @@ class Choice:
     body: Format | None  # None: floats
     head: Format | None
     accuracy_level: int = 0
+    keep: bool = False  # a quantized checkpoint's integers go over as they are
+
+    @property
+    def table(self) -> Format | None:
+        """What an embedding of its own becomes."""
+        return None if self.body is None else replace(self.body, bits=EMBEDDING_BITS)
+
+    def form(self, *, is_head: bool) -> Format | None:
+        """Return what a linear layer becomes; None: it stays a float."""
+        return self.head if is_head else self.body
 
 
 @dataclass(frozen=True)
@@ -71,14 +83,14 @@ class Assembly:
     kept: list[tuple[str, str]] = field(default_factory=list)  # weights left as they are, and why
 
 
-def unsourced(model: ir.Model, source: HfModel) -> list[str]:
+def unsourced(model: ir.Model, source: HfCheckpoint) -> list[str]:
     """Return the initializers of a skeleton that wait for a weight which the checkpoint does not have."""
     tensors, config = source.tensors(), source.config()
     waiting = [name for name, value in model.graph.initializers.items() if value.const_value is None]
     return [name for name in waiting if not slices_of(name, tensors, config)]
 
 
-def assemble(model: ir.Model, source: HfModel, choice: Choice, *, complete: bool = True) -> Assembly:
+def assemble(model: ir.Model, source: HfCheckpoint, choice: Choice, *, complete: bool = True) -> Assembly:
     """Edit ``model`` into the graph to be written.
 
     Args:
@@ -97,7 +109,7 @@ def assemble(model: ir.Model, source: HfModel, choice: Choice, *, complete: bool
 
 
 class _Assembler:
-    def __init__(self, model: ir.Model, source: HfModel, choice: Choice) -> None:
+    def __init__(self, model: ir.Model, source: HfCheckpoint, choice: Choice) -> None:
         import onnx_ir as ir
 
         self._source, self._choice = source, choice
@@ -113,8 +125,9 @@ class _Assembler:
         embedding = embedding_site(model)
         if embedding is not None and self._tied:
             self._tie(embedding)
+        pack_gates(model, self._alike)
         for site in list(linear_sites(model)):
-            form = self._choice.head if site.is_head else self._choice.body
+            form = self._form(site.names) if self._choice.keep else self._choice.form(is_head=site.is_head)
             if form is None:
                 self._float(site, tied=site.is_head and self._tied)
             else:
@@ -122,13 +135,48 @@ class _Assembler:
                 replace_linear(model, site, table, accuracy_level=self._choice.accuracy_level)
                 if site.is_head and self._tied and embedding is not None:
                     replace_embedding(model, self.finished.data, embedding, table)
-        if embedding is not None and self._choice.body is not None and not self._tied:
-            self._own_embedding(embedding, self._choice.body)
-        elif embedding is not None and self._choice.body is None:
-            embedding.metadata_props[WEIGHT] = _name(embedding.inputs[0])
+        if embedding is not None and embedding.op_type == "Gather" and embedding.graph is not None:
+            self._embedding(embedding)
         sweep(model)
         self._rest()
         return self
+
+    def _alike(self, names: Sequence[str]) -> bool:
+        """Say whether weights have one format, so that one kernel can take them."""
+        return not self._choice.keep or len(self._forms(names)) == 1
+
+    def _form(self, names: Sequence[str]) -> Format | None:
+        """Return how a quantized checkpoint stores weights that one kernel takes; None where they are floats.
+
+        Raises:
+            Refused: They are stored in different ways.
+        """
+        forms = self._forms(names)
+        if len(forms) > 1:
+            raise Refused(
+                f"{', '.join(f'`{name}`' for name in names)} are one kernel's and stored in different formats",
+                where=str(self._source.path),
+                hint="quantize with the same `overrides` for all of them",
+            )
+        return next(iter(forms), None)
+
+    def _forms(self, names: Sequence[str]) -> set[Format | None]:
+        assert isinstance(self._source, QuantizedHfModel)
+        stored = self._source.stored()
+        found = {stored.get(part.name) for name in names for part in self._parts(name)}
+        return {
+            None if one is None else Format(bits=_bits(one.bits), block=one.block, symmetric=one.symmetric)
+            for one in found
+        }
+
+    def _embedding(self, gather: ir.Node) -> None:
+        """Give an embedding that no head's table stands for its own, or leave it as floats."""
+        name = _name(gather.inputs[0])
+        form = self._form([name]) if self._choice.keep else self._choice.table
+        if form is None or self._tied:
+            gather.metadata_props[WEIGHT] = name
+        else:
+            self._own_embedding(gather, form)
 
     def _tie(self, embedding: ir.Node) -> None:
         head = self.finished.model.graph.initializers.get(HEAD)
@@ -153,10 +201,9 @@ class _Assembler:
         how = self._choice.floats
         self.finished.jobs.append(Job(site.stem, parts, shape, floats=tensor, transposed=True, how=how))
 
-    def _own_embedding(self, gather: ir.Node, body: Format) -> None:
+    def _own_embedding(self, gather: ir.Node, form: Format) -> None:
         name = _name(gather.inputs[0])
         height, width = self._checkpoint.shape(self._parts(name))
-        form = Format(bits=EMBEDDING_BITS, block=body.block, symmetric=body.symmetric)
         table = self._quantized(name.removesuffix(".weight"), [name], height, width, form)
         replace_embedding(self.finished.model, self.finished.data, gather, table)
 
@@ -171,7 +218,7 @@ class _Assembler:
                 tensor = self.finished.data.reserve(name, self._floats, shape)
                 value.const_value = tensor
                 self.finished.jobs.append(Job(name, parts, shape, floats=tensor))
-                if self._choice.body is not None:
+                if self._choice.body is not None or self._choice.keep:
                     self.finished.kept.append((name, "no linear layer: stays a float"))
             elif not self.finished.data.holds(name) and (constant.nbytes >= INLINE or _is_external(constant)):
                 array = constant.numpy()
@@ -204,6 +251,12 @@ class _Assembler:
                 where=str(self._source.path),
                 hint="config.json and the weights belong to different models: fetch the model again",
             )
+
+
+def _bits(bits: int) -> Bits:
+    if bits == 2:
+        return 2
+    return 4 if bits == 4 else 8
 
 
 def _name(value: ir.Value | None) -> str:

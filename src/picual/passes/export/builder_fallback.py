@@ -21,7 +21,7 @@ from picual.errors import Refused, StepFailed
 from picual.graph.checkpoint import Checkpoint
 from picual.graph.edits import replace_node, sweep
 from picual.graph.skeleton import strip, text_of
-from picual.models import HfModel
+from picual.models import HfCheckpoint
 from picual.models.hf import read_json
 from picual.models.layout import embedding_of, linears, slices_of
 
@@ -41,7 +41,7 @@ def is_known(config: Mapping[str, Any]) -> bool:
 
 
 def build_skeleton(
-    source: HfModel, *, floats: Literal["fp32", "fp16"], quantized: bool, provider: str, scratch: Path
+    source: HfCheckpoint, *, floats: Literal["fp32", "fp16"], quantized: bool, provider: str, scratch: Path
 ) -> ir.Model:
     """Return the builder's graph with every traced weight taken out.
 
@@ -62,7 +62,7 @@ def build_skeleton(
     return traced(scratch, source, quantized=quantized)
 
 
-def traced(scratch: Path, source: HfModel, *, quantized: bool) -> ir.Model:
+def traced(scratch: Path, source: HfCheckpoint, *, quantized: bool) -> ir.Model:
     """Return the graph that the builder wrote, with the checkpoint's weights taken out."""
     import onnx_ir as ir
 
@@ -86,7 +86,7 @@ def settings(scratch: Path) -> dict[str, Any]:
     return read_json(scratch / FOLDER / "genai_config.json")
 
 
-def _run_builder(source: HfModel, floats: str, provider: str, folder: Path) -> None:
+def _run_builder(source: HfCheckpoint, floats: str, provider: str, folder: Path) -> None:
     builder = _lazy.need("onnxruntime_genai.models.builder", extra="cpu", by="build-genai")
     cache = str(folder / "cache")
     where = str(source.path)
@@ -110,7 +110,7 @@ def _no_warnings() -> Iterator[None]:
         yield
 
 
-def _trace_linears(model: ir.Model, source: HfModel) -> list[str]:
+def _trace_linears(model: ir.Model, source: HfCheckpoint) -> list[str]:
     """Replace every traced weight by stacked, transposed initializers; return the names of the others."""
     untraced = []
     for node in list(model.graph):
@@ -127,7 +127,7 @@ def _trace_linears(model: ir.Model, source: HfModel) -> list[str]:
     return untraced
 
 
-def _candidates(weight: ir.Value, source: HfModel) -> Iterator[list[str]]:
+def _candidates(weight: ir.Value, source: HfCheckpoint) -> Iterator[list[str]]:
     """Yield the weights of the checkpoint that the builder's may be: by name first, then any of that shape."""
     layer = str(weight.name).removesuffix(ENDING).replace(".attn.", ".self_attn.")
     parts = [f"{layer.replace('qkv_proj', part)}.weight" for part in ("q_proj", "k_proj", "v_proj")]
@@ -139,7 +139,7 @@ def _candidates(weight: ir.Value, source: HfModel) -> Iterator[list[str]]:
     yield from ([name] for name in linears(tensors) if tensors[name].shape == shape)
 
 
-def _same(value: ir.Value, names: list[str], source: HfModel, *, transposed: bool) -> bool:
+def _same(value: ir.Value, names: list[str], source: HfCheckpoint, *, transposed: bool) -> bool:
     """Say whether the builder's weight is the checkpoint's, rounded to its type; every element is compared."""
     import numpy as np
 
@@ -158,7 +158,7 @@ def _same(value: ir.Value, names: list[str], source: HfModel, *, transposed: boo
     return True
 
 
-def _stack(model: ir.Model, node: ir.Node, names: list[str], source: HfModel) -> None:
+def _stack(model: ir.Model, node: ir.Node, names: list[str], source: HfCheckpoint) -> None:
     import onnx_ir as ir
 
     weights = [_waiting(model, name, source, node.inputs[1]) for name in names]
@@ -171,7 +171,7 @@ def _stack(model: ir.Model, node: ir.Node, names: list[str], source: HfModel) ->
     replace_node(model, node, new)
 
 
-def _waiting(model: ir.Model, name: str, source: HfModel, like: ir.Value | None) -> ir.Value:
+def _waiting(model: ir.Model, name: str, source: HfCheckpoint, like: ir.Value | None) -> ir.Value:
     """Return an initializer that waits for a weight of the checkpoint."""
     import onnx_ir as ir
 
@@ -183,7 +183,7 @@ def _waiting(model: ir.Model, name: str, source: HfModel, like: ir.Value | None)
     return value
 
 
-def _trace_embedding(model: ir.Model, source: HfModel) -> None:
+def _trace_embedding(model: ir.Model, source: HfCheckpoint) -> None:
     """Let the token lookup read the checkpoint's table, if that is what it reads."""
     name = embedding_of(source.tensors())
     for node in model.graph:

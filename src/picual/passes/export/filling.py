@@ -74,12 +74,30 @@ def _nbytes(job: Job) -> int:
 
 
 def _fill(job: Job, source: Checkpoint, stream: OpenDataFile) -> None:
-    if job.blocks is not None:
+    if job.blocks is not None and source.stored(job.parts[0].name) is not None:
+        _copy_blocks(job, job.blocks, source, stream)
+    elif job.blocks is not None:
         _fill_blocks(job, job.blocks, source, stream)
     elif job.floats is not None:
         _fill_floats(job, job.floats, source, stream)
     elif job.constant is not None:
         stream.write(job.name, 0, job.constant)
+
+
+def _copy_blocks(job: Job, table: Table, source: Checkpoint, stream: OpenDataFile) -> None:
+    """Take codes, scales and zero points over as a quantized checkpoint has them."""
+    names = [str(value.name) for value in table.inputs]
+    at = [0] * len(names)
+    assert table.scales.dtype is not None  # it was made with one
+    scale_type = table.scales.dtype.numpy()
+    for part in job.parts:
+        weight = source.stored(part.name)
+        assert weight is not None  # the assembly saw to it that all parts are stored alike
+        rows = slice(part.start, part.stop)
+        pieces = [weight.codes[rows], weight.scales[rows].astype(scale_type)]
+        if weight.zero_points is not None:
+            pieces.append(weight.zero_points[rows])
+        at = [stream.write(name, place, piece) for name, place, piece in zip(names, at, pieces, strict=True)]
 
 
 def _fill_blocks(job: Job, table: Table, source: Checkpoint, stream: OpenDataFile) -> None:

@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from picual import _atomic, _lazy, fingerprint
 from picual.errors import Refused
 from picual.graph.checkpoint import STORED, Checkpoint
-from picual.graph.matmul_nbits import Format
+from picual.graph.last_position import keep_last_position
 from picual.graph.skeleton import build_skeleton, is_known
 from picual.hardware import Machine, Target
-from picual.models import GenaiModel, HfModel, Profile
+from picual.models import GenaiModel, HfCheckpoint, HfModel, Profile, QuantizedHfModel
 from picual.models.layout import is_tied
+from picual.numerics.block_sizes import Format
 from picual.passes.base import (
     Forecast,
     Pass,
@@ -44,6 +45,7 @@ from picual.space import param
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+KEPT = "kept"  # as a promise says it: what the checkpoint holds
 BITS: dict[str, Literal[4, 8]] = {"int4": 4, "int8": 8}
 # Activations that may share a scale when kernels round them to int8. On honest 135M models 0.974 to 0.987 of all
 # first choices stayed, near ties aside, with blocks of 32, 0.971 to 0.977 with 64, and 0.947 to 0.959 with 128.
@@ -51,11 +53,11 @@ ROUNDING_BLOCK = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class BuildGenai(Pass[HfModel, GenaiModel]):
+class BuildGenai(Pass[HfModel | QuantizedHfModel, GenaiModel]):
     """Export a Hugging Face model for ONNX Runtime GenAI, as floats or as blocks of small integers."""
 
     name: ClassVar[str] = "build-genai"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     extra: ClassVar[str] = "cpu"
     imports: ClassVar[tuple[str, ...]] = ("torch", "transformers", "mobius", "onnx_ir", "onnxruntime_genai")
     libraries: ClassVar[tuple[str, ...]] = ("transformers", "mobius-onnx", "onnx-ir", "onnxruntime-genai", "numpy")
@@ -79,10 +81,15 @@ class BuildGenai(Pass[HfModel, GenaiModel]):
     accuracy_level: Literal[0, 4] | None = param(
         None,
         help="4: multiply with activations rounded to int8, fastest on a CPU; 0: with float activations; "
-        "left out, 4 for blocks of up to 64.",
+        "left out, 4 for blocks of up to 64, and for integers that a quantizer chose.",
+    )
+    logits: Literal["last", "all"] = param(
+        "last",
+        help="Positions at which the graph gives logits. Generation needs the last of each row alone, and reads "
+        "prompts faster for it; other readers of the graph may need all.",
     )
 
-    def check(self, model: HfModel, target: Target) -> None:
+    def check(self, model: HfCheckpoint, target: Target) -> None:
         """Refuse unknown networks, stored integers, blocks wider than a layer, and half precision on a CPU."""
         config = model.config()
         kind = str(config.get("model_type", "unknown"))
@@ -92,7 +99,10 @@ class BuildGenai(Pass[HfModel, GenaiModel]):
                 where=str(model.path),
                 hint="use a Llama, Mistral, Phi-3, Qwen2, Qwen3 or Gemma checkpoint",
             )
-        _refuse_stored_integers(model, config)
+        if isinstance(model, QuantizedHfModel):
+            self._check_kept(model)
+        else:
+            _refuse_stored_integers(model, config)
         if self.precision == "fp16" and target.device == "cpu":
             # It runs. On 2048 tokens of a 135M model, logits were 0.12 off those of the same weights in float32,
             # where verification allows 0.02, though the best token agreed on 99.7 % of them.
@@ -109,7 +119,15 @@ class BuildGenai(Pass[HfModel, GenaiModel]):
                 hint=f"set `block: {max((size for size in (16, 32, 64, 128) if size <= narrowest), default=16)}`",
             )
 
-    def run(self, model: HfModel, context: PassContext) -> GenaiModel:
+    def _check_kept(self, model: QuantizedHfModel) -> None:
+        if self.precision in BITS:
+            raise Refused(
+                f"these weights are integers already; rounding them again to {self.precision} would lose more",
+                where=str(model.path),
+                hint="leave `precision` out: the integers go over as they are",
+            )
+
+    def run(self, model: HfCheckpoint, context: PassContext) -> GenaiModel:
         """Make the graph, lay out the data file, fill it, and put settings and tokenizer beside it."""
         for module in ("mobius", "onnx_ir"):
             _lazy.need(module, extra=self.extra, by=self.name)
@@ -118,20 +136,30 @@ class BuildGenai(Pass[HfModel, GenaiModel]):
         skeleton, complete = self._skeleton(model, choice, context)
         assembly = assemble(skeleton, model, choice, complete=complete)
         self._fill(assembly, model, context)
+        if self.logits == "last":
+            self._keep_last_position(assembly, context)
         save(assembly.model, context.folder / "model.onnx")
         built = None if complete else builder_fallback.settings(context.scratch)
         settings = genai_config(model, assembly.model, context.target, built=built)
         _atomic.write_json(context.folder / "genai_config.json", settings)
-        for file in (model.path / "config.json", *model.companions()):
+        _atomic.write_json(context.folder / "config.json", model.config())
+        for file in model.companions():
             shutil.copyfile(file, context.folder / file.name)
         self._tell(assembly, context)
         made = GenaiModel(context.folder)
         context.metrics["size_mb"] = made.size() / 1e6
         return made
 
+    def _keep_last_position(self, assembly: Assembly, context: PassContext) -> None:
+        """Elsewhere than on a CPU the runtime may give a mask of the cache's full length, which hides the ends."""
+        if context.target.device != "cpu":
+            context.noted("logits at all positions: which is the last is known on a CPU only")
+        elif not keep_last_position(assembly.model):
+            context.noted("logits at all positions: no node of this graph is known to be its head")
+
     def promises(self) -> tuple[Promise, ...]:
         """Return: the weights are there at the asked width, the runtime agrees, the prompt contract is kept."""
-        precision = self.precision or "fp32"
+        precision = self.precision or KEPT
         head = self.head if precision in BITS else "float"
         weights = WeightsExported(precision=precision, block=self.block, symmetric=self.symmetric, head=head)
         return (weights, RuntimeAgrees(precision=precision), PromptContractKept())
@@ -155,6 +183,8 @@ class BuildGenai(Pass[HfModel, GenaiModel]):
         return dataclasses.replace(profile, bytes=self._bytes_after(profile))
 
     def _bytes_after(self, profile: Profile) -> int:
+        if profile.quantized and self.precision is None:
+            return sizes.kept_bytes(profile)
         return sizes.exported_bytes(
             profile,
             precision=self.precision or "fp32",
@@ -163,8 +193,12 @@ class BuildGenai(Pass[HfModel, GenaiModel]):
             head=self.head,
         )
 
-    def _choice(self, model: HfModel, target: Target) -> Choice:
+    def _choice(self, model: HfCheckpoint, target: Target) -> Choice:
         on_gpu = target.device == "gpu"
+        if isinstance(model, QuantizedHfModel) and self.precision is None:
+            level = 0 if on_gpu else 4 if self.accuracy_level is None else self.accuracy_level
+            floats: Literal["fp32", "fp16"] = "fp16" if on_gpu else "fp32"
+            return Choice(floats=floats, body=None, head=None, accuracy_level=level, keep=True)
         halves = {tensor.dtype for tensor in model.tensors().values()} & {"F16", "BF16"}
         if self.precision in BITS:
             return Choice(
@@ -174,7 +208,7 @@ class BuildGenai(Pass[HfModel, GenaiModel]):
                 accuracy_level=0 if on_gpu else self._accuracy_level(),
             )
         kept: Literal["fp32", "fp16"] = "fp16" if on_gpu and halves else "fp32"
-        floats: Literal["fp32", "fp16"] = "fp16" if self.precision == "fp16" else kept
+        floats = "fp16" if self.precision == "fp16" else kept
         return Choice(floats="fp32" if self.precision == "fp32" else floats, body=None, head=None)
 
     def _accuracy_level(self) -> Literal[0, 4]:
@@ -186,7 +220,7 @@ class BuildGenai(Pass[HfModel, GenaiModel]):
     def _format(self, precision: str) -> Format:
         return Format(bits=BITS[precision], block=self.block, symmetric=self.symmetric)
 
-    def _skeleton(self, model: HfModel, choice: Choice, context: PassContext) -> tuple[ir.Model, bool]:
+    def _skeleton(self, model: HfCheckpoint, choice: Choice, context: PassContext) -> tuple[ir.Model, bool]:
         """Return the graph to fill, and whether it waits for every tensor of the checkpoint."""
         config = model.config()
         kind = str(config.get("model_type"))
@@ -222,7 +256,7 @@ class BuildGenai(Pass[HfModel, GenaiModel]):
             False,
         )
 
-    def _fill(self, assembly: Assembly, model: HfModel, context: PassContext) -> None:
+    def _fill(self, assembly: Assembly, model: HfCheckpoint, context: PassContext) -> None:
         """Fill the data file in the scratch folder, so that a killed run can go on, then place it."""
         file = context.scratch / DATA_FILE
         fill(
@@ -234,7 +268,7 @@ class BuildGenai(Pass[HfModel, GenaiModel]):
         )
         shutil.move(file, context.folder / DATA_FILE)  # a second name would be taken for an attack by loaders
 
-    def _inputs(self, assembly: Assembly, model: HfModel) -> str:
+    def _inputs(self, assembly: Assembly, model: HfCheckpoint) -> str:
         files = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in model.weight_files()]
         return fingerprint.digest([files, repr(self), assembly.data.spans])
 
@@ -246,7 +280,7 @@ class BuildGenai(Pass[HfModel, GenaiModel]):
             context.skipped(name, why)
 
 
-def _refuse_stored_integers(model: HfModel, config: Mapping[str, Any]) -> None:
+def _refuse_stored_integers(model: HfCheckpoint, config: Mapping[str, Any]) -> None:
     odd = next((tensor for tensor in model.tensors().values() if tensor.dtype not in STORED), None)
     if config.get("quantization_config") is not None or odd is not None:
         what = f"`{odd.name}` is stored as {odd.dtype}" if odd else "its config has a `quantization_config`"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from picual.hardware import Target, physical_cores
-from picual.models import HfModel
+from picual.models import HfCheckpoint
 from picual.models.hf import read_json
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ SAMPLING = (
 
 
 def genai_config(
-    source: HfModel, model: ir.Model, target: Target, *, built: Mapping[str, Any] | None = None
+    source: HfCheckpoint, model: ir.Model, target: Target, *, built: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Return the content of ``genai_config.json``.
 

@@ -13,13 +13,19 @@ LAYER_NODES = 200_000  # bytes a decoder layer
 PIECE = 30_000_000  # bytes
 TOKENIZER = 4_000_000  # bytes of tokenizer files, roughly
 GRAPH = 3_000  # bytes of model.onnx beside its layers
-GRAPH_LAYER = {"fp32": 5_100, "fp16": 5_100, "int8": 7_800, "int4": 7_800}  # bytes a layer
+GRAPH_LAYER = {"fp32": 4_800, "fp16": 4_800, "int8": 7_100, "int4": 7_100}  # bytes a layer
 
 
 def peak_memory(profile: Profile) -> int:
     """Return the anonymous memory at the peak, in bytes: the weights are streamed, so they hardly count."""
     caches = 4 * profile.context * profile.head_size
     return LIBRARIES + PIECE + LAYER_NODES * profile.layers + 3 * caches
+
+
+def kept_bytes(profile: Profile) -> int:
+    """Return the bytes of ``model.onnx`` and its data file, integers kept as a quantized checkpoint has them."""
+    caches = 4 * profile.context * profile.head_size
+    return GRAPH + GRAPH_LAYER["int4"] * profile.layers + caches + 4 * profile.other + profile.quantized
 
 
 def exported_bytes(profile: Profile, *, precision: str, block: int, symmetric: bool, head: str) -> int:

@@ -58,7 +58,31 @@ def test_int4_with_float_activations_is_held_to_the_bound_of_floats(exports: Any
     from picual.engine.verification.task import verify
 
     found = verify(RuntimeAgrees(precision="int4"), *exports(precision="int4", accuracy_level=0), Bench())
-    assert {check.name: check.bound for check in found} == {"runtime-tokens": 2048, "runtime-logits": 1e-3}
+    assert {check.name: check.bound for check in found} == {
+        "runtime-last": 2e-2, "runtime-tokens": 2048, "runtime-logits": 1e-3,
+    }  # fmt: skip
+    assert all(check.passed for check in found)
+
+
+@pytest.mark.parametrize("fields", [{"accuracy_level": 0}, {"accuracy_level": 4}], ids=str)
+def test_a_head_that_reads_another_position_than_the_last_is_caught(
+    failed: Any, exports: Any, edit_graph: Any, fields: dict[str, Any]
+) -> None:
+    def change(model: ir.Model) -> None:
+        value = model.graph.initializers["last_position/one"]
+        value.const_value = ir.tensor([2], dtype=ir.DataType.INT64, name="last_position/one")
+
+    source, model = exports(precision="int4", **fields)
+    edit_graph(model, change)
+    assert list(failed(RuntimeAgrees(precision="int4"), source, model)) == ["runtime-last"]
+
+
+def test_a_graph_that_gives_all_logits_is_checked_as_it_is(exports: Any) -> None:
+    from picual.engine.verification.checks import Bench
+    from picual.engine.verification.task import verify
+
+    found = verify(RuntimeAgrees(precision="int4"), *exports(precision="int4", logits="all"), Bench())
+    assert "runtime-last" not in {check.name for check in found}
     assert all(check.passed for check in found)
 
 

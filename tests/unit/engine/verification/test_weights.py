@@ -124,6 +124,15 @@ def rename(old: str, new: str) -> Change:
     return apply
 
 
+def exchange_gate_and_up(model: GenaiModel, edit_bytes: Any, _edit_graph: Any) -> None:
+    def change(array: np.ndarray) -> None:
+        half = len(array) // 2
+        array[:] = np.concatenate([array[half:], array[:half]])
+
+    for part in ("qweight", "scales", "zero_points"):
+        edit_bytes(model, f"model.layers.0.mlp.gate_up_proj.{part}", change)
+
+
 def swap_rows(model: GenaiModel, edit_bytes: Any, _edit_graph: Any) -> None:
     def change(array: np.ndarray) -> None:
         array[[3, 4]] = array[[4, 3]]
@@ -143,6 +152,7 @@ FAULTS: dict[str, tuple[Change, str, str]] = {
     "a layer twice, another left out": (rename(FIRST, SECOND), "export-linears", f"missing: `{FIRST}"),
     "an unknown weight": (rename(FIRST, "model.layers.0.self_attn.x_proj"), "export-linears", "x_proj"),
     "key and value alike": (rename("v_proj.weight", "k_proj.weight"), "export-linears", "v_proj"),
+    "gate and up exchanged": (exchange_gate_and_up, "export-half-step", "mlp.gate_proj"),
     "another embedding": (rename("model.embed_tokens", "model.norm"), "export-embedding", "embed_tokens"),
 }
 

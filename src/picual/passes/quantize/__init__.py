@@ -1,0 +1,1 @@
+"""Passes that round a checkpoint's weights to small integers."""

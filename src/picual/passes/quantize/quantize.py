@@ -1,0 +1,185 @@
+"""Quantize a checkpoint as well as time and size allow: the pass to use unless you know better.
+
+``effort: fast`` needs no text: least-squares grids, seconds. ``balanced`` is GPTQ with a polish on 8192 tokens of
+calibration text; ``best`` takes four times the text and longer polishes. Under ``max_size`` or ``bits_per_weight``
+each layer gets the bits and block that the whole can best afford: what every format of every layer does to the
+predictions is measured once, to second order, and the formats are then chosen together.
+
+When: before ``build-genai``; the size is that of the files it will write.
+Cost: on a 135M model and two cores: 10 seconds, two to three minutes, ten minutes; memory of a layer, its second
+moments and the states between layers.
+Source: GPTQ arXiv 2210.17323; sensitivity after HAWQ-V2, arXiv 1911.03852.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from picual.errors import Refused
+from picual.hardware import Machine, Target
+from picual.models import HfModel, Profile, QuantizedHfModel
+from picual.numerics.block_sizes import Bits, Format
+from picual.numerics.budget import allocate
+from picual.passes.base import Forecast, PassContext
+from picual.passes.export import sizes
+from picual.passes.quantize.base import Quantizer
+from picual.passes.quantize.calibration import windows_of
+from picual.passes.quantize.gptq import Gptq
+from picual.passes.quantize.measuring import TOKENS, Costs, by_weights_alone, measured
+from picual.passes.quantize.sites import Site, bytes_of, overridden
+from picual.passes.quantize.work import Work, layer_by_layer, nearest, weight_by_weight
+from picual.space import Choice, param
+
+if TYPE_CHECKING:
+    import torch
+
+    from picual.numerics.rounding import Rounded
+
+HEAD_BLOCKS, BODY_BLOCKS = (32, 64), (32, 64, 128)  # among which a budget chooses
+SLACK = 20_000  # bytes of the graph's file that names and versions may take more than forecast
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What an effort does."""
+
+    tokens: int  # of calibration text; 0: none
+    sweeps: int  # of the polish
+
+
+EFFORTS = {"fast": Effort(0, 0), "balanced": Effort(8192, 2), "best": Effort(32768, 4)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantize(Quantizer):
+    """Quantize a checkpoint by effort, under a size if one is given."""
+
+    name: ClassVar[str] = "quantize"
+    version: ClassVar[int] = 1
+    imports: ClassVar[tuple[str, ...]] = ("torch", "safetensors", "transformers", "accelerate")
+    libraries: ClassVar[tuple[str, ...]] = ("torch", "numpy", "transformers")
+
+    effort: Literal["fast", "balanced", "best"] = param(
+        "balanced", help="fast: seconds, no text; balanced: minutes; best: longer.",
+        search=Choice(("balanced", "fast")),
+    )  # fmt: skip
+    max_size: int | None = param(
+        None, help="Largest size of the exported ONNX files; bits and blocks are chosen for it.", unit="byte"
+    )
+    bits_per_weight: float | None = param(
+        None, help="The same as a mean over the quantized weights, scales and zero points included.", unit="bit"
+    )
+    data: str | None = param(
+        None, help="Data set to calibrate on; left out, a few pages of built-in text.", role="data"
+    )
+
+    def check(self, model: HfModel, target: Target) -> None:
+        """Refuse what every quantizer refuses, and sizes that no choice of formats can reach."""
+        super().check(model, target)
+        budget = self._budget(model)
+        if budget is None:
+            return
+        smallest = sum(min(bytes_of(site, form) for form in forms) for site, forms in self._all(model).items())
+        if smallest > budget:
+            over = smallest - budget
+            hint = f"set `max_size: {-(-(over + (self.max_size or 0)) // 100_000) / 10:.1f}MB`"
+            if self.max_size is None:
+                weights = sum(site.weights for site in self._all(model))
+                hint = f"set `bits_per_weight: {-(-80 * smallest // weights) / 10:.1f}`"
+            raise Refused(
+                f"the smallest formats are {over / 1e6:.1f} MB too large for the asked size",
+                where=str(model.path),
+                hint=hint,
+            )
+
+    def run(self, model: HfModel, context: PassContext) -> QuantizedHfModel:
+        """Choose formats, then round."""
+        effort = EFFORTS[self.effort]
+        windows = None
+        if effort.tokens:
+            windows = windows_of(model, context.data[self.data] if self.data else None, effort.tokens, context)
+        formats = self._chosen(model, windows, context)
+        if windows is None:
+            return weight_by_weight(Work(model, formats, self.name, self, context), nearest)
+        work = Work(model, formats, self.name, (self, windows.tolist()), context)
+        return layer_by_layer(work, windows, self._rounded)
+
+    def _rounded(self, weight: torch.Tensor, moments: torch.Tensor, form: Format) -> Rounded:
+        from picual.numerics import rounding
+
+        return rounding.with_moments(
+            weight, moments, bits=form.bits, block=form.block, symmetric=form.symmetric,
+            sweeps=EFFORTS[self.effort].sweeps,
+        )  # fmt: skip
+
+    def outlook(self, model: HfModel) -> dict[Site, Format]:
+        """Return the formats before any text is looked at, for a look at sizes."""
+        return self._chosen(model, None, PassContext(folder=model.path, scratch=model.path))
+
+    def _chosen(self, model: HfModel, windows: torch.Tensor | None, context: PassContext) -> dict[Site, Format]:
+        """Return the format of each site: as the fields say, or as the budget allows."""
+        budget = self._budget(model)
+        if budget is None:
+            return self.formats(model)
+        candidates = self._all(model)
+        if windows is None:
+            costs = by_weights_alone(model, candidates, context)
+        else:
+            costs = measured(model, windows[: max(1, TOKENS // windows.shape[1])], candidates, context)
+        return _solved(candidates, costs, budget, context)
+
+    def _budget(self, model: HfModel) -> int | None:
+        """Return the bytes that the quantized weights may take, or None when there is no limit."""
+        limits = []
+        if self.max_size is not None:
+            rest = sizes.kept_bytes(dataclasses.replace(model.profile(), quantized=0))
+            limits.append(self.max_size - rest - SLACK)
+        if self.bits_per_weight is not None:
+            limits.append(int(self.bits_per_weight / 8 * sum(site.weights for site in self._all(model))))
+        return min(limits, default=None)
+
+    def _all(self, model: HfModel) -> dict[Site, list[Format]]:
+        """Return the formats that each site may take, overridden ones fixed."""
+        return {site: self._of_site(site, form) for site, form in self.formats(model).items()}
+
+    def _of_site(self, site: Site, form: Format) -> list[Format]:
+        if overridden(site, form, self.overrides) != self._format(site):
+            return [form]
+        widths: tuple[Bits, ...] = (4, 8)
+        if site.layer is None and (self.head is not None or not site.is_head):
+            widths = (form.bits,)
+        blocks = HEAD_BLOCKS if site.layer is None else BODY_BLOCKS
+        fitting = [block for block in blocks if site.width % block == 0] or [form.block]
+        return [Format(bits=bits, block=block, symmetric=self.symmetric) for bits in widths for block in fitting]
+
+    def forecast(self, profile: Profile, target: Target, machine: Machine, rows: Mapping[str, int]) -> Forecast:
+        """Say what its way of rounding takes."""
+        if self.effort == "fast":
+            return super().forecast(profile, target, machine, rows)
+        as_gptq = Gptq(tokens=EFFORTS[self.effort].tokens, bits=self.bits, block=self.block, head=self.head)
+        found = as_gptq.forecast(profile, target, machine, rows)
+        return dataclasses.replace(found, disk=self.profile_after(profile).bytes)
+
+    def profile_after(self, profile: Profile) -> Profile:
+        """Return the sizes of the quantized checkpoint; under a limit, that limit."""
+        plain = super().profile_after(profile)
+        if self.max_size is None:
+            return plain
+        quantized = self.max_size - sizes.kept_bytes(dataclasses.replace(profile, quantized=0))
+        return dataclasses.replace(plain, quantized=quantized, bytes=quantized + 4 * profile.other)
+
+
+def _solved(
+    candidates: Mapping[Site, list[Format]], costs: Costs, budget: int, context: PassContext
+) -> dict[Site, Format]:
+    """Return the formats of least cost within the budget."""
+    sites = list(candidates)
+    of_sites = [[costs.get(site, {}).get(form, 0.0) for form in candidates[site]] for site in sites]
+    bytes_ = [[bytes_of(site, form) for form in candidates[site]] for site in sites]
+    chosen = allocate(of_sites, bytes_, budget)
+    assert chosen is not None  # check() saw that the smallest fit
+    context.metrics["predicted_kl"] = sum(cost[one] for cost, one in zip(of_sites, chosen, strict=True))
+    return {site: candidates[site][one] for site, one in zip(sites, chosen, strict=True)}

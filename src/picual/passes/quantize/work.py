@@ -1,0 +1,174 @@
+"""How every quantizer goes through a checkpoint: weight by weight, or layer by layer over calibration text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from picual import fingerprint
+from picual.models import HfModel, QuantizedHfModel, Stored
+from picual.numerics.block_sizes import Format
+from picual.passes.base import PassContext
+from picual.passes.quantize.network import Layer, LayeredNetwork
+from picual.passes.quantize.shards import Shard, ShardWriter, weight_of
+from picual.passes.quantize.sites import Site, bytes_of, stored
+
+if TYPE_CHECKING:
+    import torch
+
+    from picual.numerics.blockwise import Blocks
+    from picual.numerics.rounding import Rounded
+
+Formats = Mapping[Site, Format]
+FromWeight = Callable[["torch.Tensor", Format], "Rounded"]
+FromMoments = Callable[["torch.Tensor", "torch.Tensor", Format], "Rounded"]
+
+
+@dataclass(frozen=True)
+class Work:
+    """One checkpoint to quantize.
+
+    Attributes:
+        model: The checkpoint.
+        formats: How each site is stored.
+        method: Name of the pass.
+        inputs: What else decides the bytes.
+        context: Of the pass.
+    """
+
+    model: HfModel
+    formats: Formats
+    method: str
+    inputs: object
+    context: PassContext
+
+    def stored(self) -> dict[str, Stored]:
+        """Return how each weight is stored."""
+        return {name: how for site, form in self.formats.items() for name, how in stored(site, form).items()}
+
+    def form_of(self, name: str) -> Format:
+        """Return the format of one weight."""
+        return next(form for site, form in self.formats.items() if name in site.names)
+
+    def writer(self) -> ShardWriter:
+        """Return where the result is put together."""
+        files = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in self.model.weight_files()]
+        formats = {str(site): str(form) for site, form in self.formats.items()}
+        digest = fingerprint.digest([files, formats, self.method, repr(self.inputs)])
+        return ShardWriter(self.model, self.stored(), self.context.scratch, digest)
+
+
+def nearest(weight: torch.Tensor, form: Format) -> Rounded:
+    """Round a weight whose inputs are not known."""
+    from picual.numerics import rounding
+
+    return rounding.nearest(weight, bits=form.bits, block=form.block, symmetric=form.symmetric)
+
+
+def weight_by_weight(work: Work, rounded: FromWeight) -> QuantizedHfModel:
+    """Quantize without running the network."""
+    import torch
+
+    torch.set_num_threads(work.context.threads)
+    writer = work.writer()
+    for number, shard in enumerate(writer.shards):
+        work.context.progress(number, len(writer.shards), shard.file)
+        if not writer.is_done(shard):
+            writer.write(shard, lambda name: _blocks(work, name, rounded))
+    return _finish(work, writer)
+
+
+def layer_by_layer(
+    work: Work, windows: torch.Tensor, rounded: FromMoments, of_rest: FromWeight = nearest
+) -> QuantizedHfModel:
+    """Quantize each layer on the states that the quantized layers before it leave.
+
+    Args:
+        work: What to do.
+        windows: Calibration token ids (W, T).
+        rounded: Rounds a weight (N, K), given the second moments (K, K) of its inputs.
+        of_rest: Rounds a weight whose inputs are not seen: embedding and head.
+    """
+    import torch
+
+    torch.set_num_threads(work.context.threads)
+    writer = work.writer()
+    network = LayeredNetwork(work.model, windows)
+    states = network.states
+    with torch.no_grad():
+        for number, shard in enumerate(writer.shards):
+            work.context.progress(number, len(writer.shards), shard.file)
+            if number >= len(network):
+                if not writer.is_done(shard):
+                    writer.write(shard, lambda name: _blocks(work, name, of_rest))
+                continue
+            with network.layer(number) as layer:
+                _one_layer(work, writer, shard, layer, states, rounded, of_rest)
+                if number + 1 < len(network):
+                    states = layer.forward(states)
+    return _finish(work, writer)
+
+
+def _one_layer(
+    work: Work, writer: ShardWriter, shard: Shard, layer: Layer, states: torch.Tensor, rounded: FromMoments,
+    of_rest: FromWeight,
+) -> None:  # fmt: skip
+    import torch
+
+    from picual.numerics.hessian import Moments
+
+    if writer.is_done(shard):
+        for name in shard.quantized:
+            weight = writer.finished(shard, name)
+            layer.replace(name, torch.from_numpy(weight.rows(0, weight.how.shape[0])))
+        return
+    found: dict[str, Rounded] = {}
+    for group in layer.groups(states):
+        names = [name for name in group if name in shard.quantized]
+        if not names:
+            continue
+        moments = Moments(layer.weight(names[0]).shape[1])
+        layer.watch(states, group, moments.add)
+        for form, alike in _by_format(work, names).items():
+            stacked = torch.cat([layer.weight(name) for name in alike])
+            made = rounded(stacked, moments.mean(), form)
+            first = 0
+            for name in alike:
+                last = first + layer.weight(name).shape[0]
+                found[name] = made.rows(first, last)
+                layer.replace(name, found[name].values())
+                first = last
+    writer.write(
+        shard,
+        lambda name: (
+            found[name].blocks(symmetric=work.form_of(name).symmetric)
+            if name in found
+            else _blocks(work, name, of_rest)
+        ),
+    )
+
+
+def _by_format(work: Work, names: list[str]) -> dict[Format, list[str]]:
+    groups: dict[Format, list[str]] = {}
+    for name in names:
+        groups.setdefault(work.form_of(name), []).append(name)
+    return groups
+
+
+def _blocks(work: Work, name: str, rounded: FromWeight) -> Blocks:
+    import torch
+
+    form = work.form_of(name)
+    return rounded(torch.from_numpy(weight_of(work.model, name)), form).blocks(symmetric=form.symmetric)
+
+
+def _finish(work: Work, writer: ShardWriter) -> QuantizedHfModel:
+    for site, form in work.formats.items():
+        for name in site.names:
+            work.context.changed(name, str(form))
+    weights = sum(site.weights for site in work.formats)
+    size = sum(bytes_of(site, form) for site, form in work.formats.items())
+    if weights:
+        work.context.metrics["bits_per_weight"] = 8 * size / weights
+    return writer.place(work.context.folder, work.method)

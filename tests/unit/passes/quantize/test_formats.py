@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from picual.errors import Refused
+from picual.hardware import Target
+from picual.models import GenaiModel, HfModel, QuantizedHfModel
+from picual.passes.base import PassContext
+from picual.passes.quantize.quantize import Quantize
+from picual.passes.quantize.rtn import Rtn
+from picual.passes.quantize.sites import sites_of
+from picual.space import Settings
+from picual.testing.tiny import tiny_model
+
+Run = Callable[..., tuple[QuantizedHfModel, PassContext]]
+Export = Callable[..., GenaiModel]
+
+
+def test_weights_of_one_kernel_are_one_site(tiny: HfModel) -> None:
+    first = [site for site in sites_of(tiny) if site.layer == 0]
+    parts = [[name.split(".")[-2] for name in site.names] for site in first]
+    assert sorted(parts) == [["down_proj"], ["gate_proj", "up_proj"], ["o_proj"], ["q_proj", "k_proj", "v_proj"]]
+    assert [site.names for site in sites_of(tiny) if site.is_head] == [("model.embed_tokens.weight",)]
+
+
+def test_untied_head_is_a_site_of_its_own(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path / "hf", tied=False)
+    assert [site.names[0] for site in sites_of(model) if site.is_head] == ["lm_head.weight"]
+    assert [site.names[0] for site in sites_of(model) if site.is_table] == ["model.embed_tokens.weight"]
+
+
+def test_last_matching_override_counts(tiny: HfModel) -> None:
+    a_pass = Rtn(overrides=Settings({"*.mlp.*": {"bits": 8}, "model.layers.0.*": {"block": 16}}))
+    formats = {site.names[0]: str(form) for site, form in a_pass.formats(tiny).items()}
+    assert formats["model.layers.0.mlp.down_proj.weight"] == "int8 block 16"
+    assert formats["model.layers.1.mlp.down_proj.weight"] == "int8 block 32"
+    assert formats["model.layers.1.self_attn.o_proj.weight"] == "int4 block 32"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"*.down_porj": {"bits": 8}}, r"no quantized weight matches"),
+        ({"*.down_proj": {"bits": 3}}, r"bits \(2, 4, 8\)"),
+        ({"*.down_proj": {"bitz": 8}}, r"bits \(2, 4, 8\)"),
+    ],
+)
+def test_override_that_says_nothing_is_refused(tiny: HfModel, overrides: dict[str, Any], message: str) -> None:
+    with pytest.raises(Refused, match=message):
+        Rtn(overrides=Settings(overrides)).check(tiny, Target())
+
+
+@pytest.mark.parametrize("effort", ["fast", "balanced"])
+def test_files_keep_within_the_size(tmp_path: Path, run: Run, effort: Any, export: Export) -> None:
+    model = tiny_model(tmp_path / "hf", layers=4)
+    smallest = export(run(Rtn(block=64, head_block=64), model, name="small")[0], tmp_path / "small-genai").size()
+    limit = smallest + 60_000
+    made, _ = run(Quantize(effort=effort, max_size=limit), model)
+    size = export(made, tmp_path / "genai").size()
+    assert limit - 40_000 < size <= limit
+    assert len({(how.bits, how.block) for how in made.stored().values()}) > 2
+
+
+def test_size_out_of_reach_is_refused_with_one_in_reach(tiny: HfModel) -> None:
+    with pytest.raises(Refused, match="too large") as caught:
+        Quantize(max_size=60_000).check(tiny, Target())
+    assert caught.value.hint is not None
+    hint = caught.value.hint.split("`")[1]
+    Quantize(max_size=round(float(hint.removeprefix("max_size: ").removesuffix("MB")) * 1e6)).check(tiny, Target())
+
+
+def test_mean_width_is_kept(tiny: HfModel, run: Run) -> None:
+    _, context = run(Quantize(effort="fast", bits_per_weight=6.0, head="int4"), tiny)
+    assert 5.5 < context.metrics["bits_per_weight"] <= 6.0
