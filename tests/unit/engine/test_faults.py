@@ -27,7 +27,7 @@ from picual.passes.adapters.merge import MergeAdapter
 from picual.passes.base import Pass, PassContext
 from picual.passes.export.genai import BuildGenai
 
-LAYER = "model.layers.1.mlp.up_proj"
+LAYER = "model.layers.0.mlp.down_proj"
 
 
 @dataclass(frozen=True, kw_only=True)

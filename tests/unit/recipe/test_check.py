@@ -370,8 +370,8 @@ ORDERS = [
     (
         ["lora", "build-genai", "merge-adapter"],
         "line 5, step 2 `build-genai`",
-        "`build-genai` cannot follow step 1 `lora`: `build-genai` takes a Hugging Face model;"
-        " `lora` makes a LoRA adapter",
+        "`build-genai` cannot follow step 1 `lora`: `build-genai` takes a Hugging Face model or a quantized"
+        " Hugging Face model; `lora` makes a LoRA adapter",
         "move `build-genai` after `merge-adapter`",
     ),
     (

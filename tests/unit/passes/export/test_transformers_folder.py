@@ -88,11 +88,8 @@ def quantized(
         with SafetensorsWriter(made / file, [(part, *parts[part][:2]) for part in inside]) as writer:
             for part in writer.names:
                 writer.append(part, [parts[part][2]])
-    if shards:
-        index = {"metadata": {}, "weight_map": {part: file for file, inside in files.items() for part in inside}}
-        (made / "model.safetensors.index.json").write_text(json.dumps(index))
     wire = {name: how.to_wire() for name, how in stored.items()}
-    (made / FILE).write_text(json.dumps({"version": 1, "method": "test", "weights": wire}))
+    (made / FILE).write_text(json.dumps({"version": 1, "method": "test", "files": sorted(files), "weights": wire}))
     config = source.config() | {"quantization_config": {"quant_method": "picual"}}
     (made / "config.json").write_text(json.dumps(config))
     return QuantizedHfModel(made)
