@@ -101,7 +101,7 @@ def run(place: Path, model: Path, fields: dict[str, Any], windows: int) -> dict[
 
 def row_of(report: dict[str, Any], place: Path) -> dict[str, Any]:
     """Return the numbers of one run."""
-    before, after = report["baseline"]["metrics"], report["best"]["metrics"]
+    before, after = report["baseline"], report["best"]
     steps = {step["name"]: step for step in report["steps"]}
     files = sorted((place / "out" / "model").glob("*.onnx*"))
     return {

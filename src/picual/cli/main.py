@@ -20,7 +20,7 @@ VERBS: dict[str, str] = {
     "finetune": "picual.cli.commands.one_pass:finetune",
     "merge": "picual.cli.commands.one_pass:merge",
     "quantize": "picual.cli.commands.quantize:quantize",
-    "export": "picual.cli.commands.one_pass:export",
+    "export": "picual.cli.commands.export:export",
     "evaluate": "picual.cli.commands.evaluate:evaluate",
     "generate": "picual.cli.commands.generate:generate",
     "chat": "picual.cli.commands.generate:chat",

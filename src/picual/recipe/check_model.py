@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from picual.errors import Problem, RecipeError
-from picual.models import GenaiModel, HfAdapter, HfModel, Model, OnnxModel
+from picual.models import GenaiModel, HfAdapter, HfModel, Model, OnnxModel, QuantizedHfModel
+from picual.models.quantized import FILE as QUANTIZATION
 from picual.recipe.paths import near_files
 from picual.recipe.placeholders import placeholder_in
 from picual.recipe.schema import Place, Recipe
@@ -18,6 +19,7 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 _MARKS: dict[str, type[Model]] = {  # file in a model's folder -> what it is
     "genai_config.json": GenaiModel,
     "adapter_config.json": HfAdapter,
+    QUANTIZATION: QuantizedHfModel,
     "config.json": HfModel,
 }
 Finding = tuple[str, str, str]  # field, sentence, hint

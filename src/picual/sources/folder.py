@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from picual.errors import PicualError, Refused, UnreadableModel
-from picual.models import HfAdapter, HfModel, Model
+from picual.models import HfAdapter, HfCheckpoint, HfModel, Model
 from picual.models.detect import open_folder
 from picual.models.hf import read_json
 from picual.sources import files
@@ -94,7 +94,7 @@ def examine(model: Model) -> None:
     if isinstance(model, HfAdapter):
         _examine_adapter(model)
         examine(model.base)
-    elif isinstance(model, HfModel):
+    elif isinstance(model, HfCheckpoint):
         _examine_config(model)
         _examine_weights(model)
         _examine_tokenizer(model.path)
@@ -109,13 +109,13 @@ def _examine_adapter(adapter: HfAdapter) -> None:
     adapter.tensors()
 
 
-def _examine_config(model: HfModel) -> None:
+def _examine_config(model: HfCheckpoint) -> None:
     config = model.config()
     if "model_type" not in config:
         raise UnreadableModel("`config.json` names no `model_type`", where=str(model.path), hint=AGAIN)
 
 
-def _examine_weights(model: HfModel) -> None:
+def _examine_weights(model: HfCheckpoint) -> None:
     tensors = model.tensors()
     if not tensors:
         raise UnreadableModel("the checkpoint holds no tensor", where=str(model.path), hint=AGAIN)

@@ -157,3 +157,35 @@ def test_what_is_missing_is_named_as_the_option_that_gives_it(
 
     assert ended.exit_code == 2
     assert told in ended.output
+
+
+def test_integers_go_from_quantize_into_every_export(folder: Path) -> None:
+    store = ("--store", folder / "store", "--json")
+    made = folder / "quantized"
+    asked = ("--effort", "fast", "--bits-per-weight", "6", "--head", "int4")
+    rows = json.loads(picual("quantize", folder / "tiny", *asked, "--dry-run", "--json").output)
+    assert sum(row["bytes"] for row in rows) <= 6 / 8 * sum(_weights(row["shape"]) for row in rows)
+
+    assert picual("quantize", folder / "tiny", "-o", made, *asked, *store).exit_code == 0
+    stored = json.loads((made / "model" / "quantization.json").read_text())["weights"]
+    assert {name: f"int{how['bits']} block {how['block']}" for name, how in stored.items()} == {
+        row["name"]: row["format"] for row in rows
+    }
+
+    assert picual("export", made / "model", "-o", folder / "genai", *store).exit_code == 0
+    assert (folder / "genai" / "model" / "genai_config.json").is_file()
+    ended = picual("export", made / "model", "-o", folder / "gptq", "--format", "gptq", *store)
+    assert ended.exit_code == 0, (ended.exception, ended.output)
+    config = json.loads((folder / "gptq" / "model" / "config.json").read_text())
+    assert config["quantization_config"]["quant_method"] == "gptq"
+
+
+def test_field_of_another_format_is_a_mistake(folder: Path) -> None:
+    ended = picual("export", folder / "tiny", "--format", "gptq", "--block", "32")
+    assert ended.exit_code == 2
+    assert "--block is for `--format genai`" in ended.output
+
+
+def _weights(shape: str) -> int:
+    height, width = shape.split(" x ")
+    return int(height) * int(width)

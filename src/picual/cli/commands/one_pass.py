@@ -1,4 +1,4 @@
-"""``picual finetune``, ``merge`` and ``export``: one pass each, with its fields as options."""
+"""``picual finetune`` and ``merge``: one pass each, with its fields as options; and what verbs like them share."""
 
 from __future__ import annotations
 
@@ -36,12 +36,7 @@ def verb(name: str, a_pass: str, summary: str, *, needs_data: bool = False) -> c
             raise click.UsageError(
                 f"`{given['model']}` is no adapter: name the one to merge with --adapter FOLDER"
             )
-        recipe = api.one_pass(
-            a_pass, options.model_of(given), fields, data=data, output=str(given["output"] or f"picual-{name}")
-        )
-        recipe = dataclasses.replace(recipe, trust=given["trust"])
-        outcome = api.run(recipe, store=given["store"], offline=given["offline"], listeners=progress.listeners())
-        render.show_outcome(outcome.report, worked=outcome.result.worked, as_json=given["as_json"])
+        run_pass(a_pass, name, given, fields, data)
 
     command: Callable[..., Any] = body
     hints = hints_of(kind)
@@ -50,6 +45,26 @@ def verb(name: str, a_pass: str, summary: str, *, needs_data: bool = False) -> c
     if "data" in roles:
         command = options.data_options(command)
     return click.command(name, help=summary)(options.model_options(options.output_option(command)))
+
+
+def run_pass(
+    a_pass: str, name: str, given: Mapping[str, Any], fields: Mapping[str, Any], data: Mapping[str, Any]
+) -> None:
+    """Run one pass for a verb and show what came of it.
+
+    Args:
+        a_pass: Name of the pass.
+        name: Of the verb.
+        given: The verb's parameters.
+        fields: Of the pass.
+        data: As in a recipe.
+    """
+    recipe = api.one_pass(
+        a_pass, options.model_of(given), fields, data=data, output=str(given["output"] or f"picual-{name}")
+    )
+    recipe = dataclasses.replace(recipe, trust=given["trust"])
+    outcome = api.run(recipe, store=given["store"], offline=given["offline"], listeners=progress.listeners())
+    render.show_outcome(outcome.report, worked=outcome.result.worked, as_json=given["as_json"])
 
 
 def fields_given(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,4 +120,3 @@ finetune = verb(
     "finetune", "lora", "Fine-tune MODEL on data with LoRA; the result is an adapter.", needs_data=True
 )
 merge = verb("merge", "merge-adapter", "Merge MODEL, an adapter or a base with --adapter, into plain weights.")
-export = verb("export", "build-genai", "Export MODEL for ONNX Runtime GenAI, quantized if asked.")
