@@ -20,6 +20,7 @@ TONES = Path(api.__file__).parent / "assets" / "tone" / "train.jsonl"
 SHORT = {
     "run": ["--set", "passes.lora.training.max_steps=2", "--set", "metrics.accuracy.max_samples=8"],
     "optimize": ["--trials", "1"],
+    "quantize": ["--effort", "fast"],
 }
 
 

@@ -37,12 +37,17 @@ class Choice:
     body: Format | None  # None: floats
     head: Format | None
     accuracy_level: int = 0
+    widest_rounded: int = 256  # block; activations of wider ones stay floats
     keep: bool = False  # a quantized checkpoint's integers go over as they are
 
     @property
     def table(self) -> Format | None:
         """What an embedding of its own becomes."""
         return None if self.body is None else replace(self.body, bits=EMBEDDING_BITS)
+
+    def level_of(self, form: Format) -> int:
+        """Return the accuracy level of a layer stored so."""
+        return self.accuracy_level if form.block <= self.widest_rounded else 0
 
     def form(self, *, is_head: bool) -> Format | None:
         """Return what a linear layer becomes; None: it stays a float."""
@@ -132,7 +137,7 @@ class _Assembler:
                 self._float(site, tied=site.is_head and self._tied)
             else:
                 table = self._quantized(site.stem, site.names, site.height, site.width, form)
-                replace_linear(model, site, table, accuracy_level=self._choice.accuracy_level)
+                replace_linear(model, site, table, accuracy_level=self._choice.level_of(form))
                 if site.is_head and self._tied and embedding is not None:
                     replace_embedding(model, self.finished.data, embedding, table)
         if embedding is not None and embedding.op_type == "Gather" and embedding.graph is not None:

@@ -45,6 +45,7 @@ from picual.space import param
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+WEIGHING = "quantize"  # the quantizer that chooses blocks with the rounding of activations in view
 KEPT = "kept"  # as a promise says it: what the checkpoint holds
 BITS: dict[str, Literal[4, 8]] = {"int4": 4, "int8": 8}
 # Activations that may share a scale when kernels round them to int8. On honest 135M models 0.974 to 0.987 of all
@@ -81,7 +82,7 @@ class BuildGenai(Pass[HfModel | QuantizedHfModel, GenaiModel]):
     accuracy_level: Literal[0, 4] | None = param(
         None,
         help="4: multiply with activations rounded to int8, fastest on a CPU; 0: with float activations; "
-        "left out, 4 for blocks of up to 64, and for integers that a quantizer chose.",
+        "left out, 4 for blocks of up to 64, and for wider ones that `quantize` chose.",
     )
     logits: Literal["last", "all"] = param(
         "last",
@@ -198,7 +199,12 @@ class BuildGenai(Pass[HfModel | QuantizedHfModel, GenaiModel]):
         if isinstance(model, QuantizedHfModel) and self.precision is None:
             level = 0 if on_gpu else 4 if self.accuracy_level is None else self.accuracy_level
             floats: Literal["fp32", "fp16"] = "fp16" if on_gpu else "fp32"
-            return Choice(floats=floats, body=None, head=None, accuracy_level=level, keep=True)
+            # `quantize` has weighed what rounding activations in wide blocks does; the others have not.
+            weighed = self.accuracy_level is not None or model.method() == WEIGHING
+            return Choice(
+                floats=floats, body=None, head=None, accuracy_level=level, keep=True,
+                widest_rounded=256 if weighed else ROUNDING_BLOCK,
+            )  # fmt: skip
         halves = {tensor.dtype for tensor in model.tensors().values()} & {"F16", "BF16"}
         if self.precision in BITS:
             return Choice(

@@ -9,7 +9,7 @@ from picual.passes.export.genai import ROUNDING_BLOCK
 from picual.recipe.olive.context import Context
 from picual.recipe.olive.domains import each, listed, values_of
 from picual.recipe.olive.notes import Reason
-from picual.recipe.olive.reader import Found, word
+from picual.recipe.olive.reader import Found, Reader, word
 from picual.recipe.olive.step import Step
 
 _KERNEL: Reason = ("ignored", "the runtime chooses its kernels by the target")
@@ -52,6 +52,13 @@ KNOWN = (
     *UNUSED, "precision", "int4_block_size", "int4_is_symmetric", "int4_accuracy_level", "int4_algo_config",
     "int4_op_types_to_quantize", "int4_nodes_to_exclude", "extra_options",
 )  # fmt: skip
+_FLOATS = ("fp32", "fp16", "bf16")
+_AS_STORED: Reason = ("mapped", "the integers of the step that quantizes go over as they are")
+_KEPT: dict[str, Reason] = dict.fromkeys(
+    ("precision", "int4_block_size", "int4_is_symmetric", "int4_algo_config", "int4_op_types_to_quantize",
+     "int4_nodes_to_exclude"),
+    _AS_STORED,
+)  # fmt: skip
 _FLOATING = (0, 1, 2, 3)  # levels of accuracy whose activations stay in a floating type
 _INT8 = 4
 _BLOCKS = (32, 64, 128)  # that Olive searches
@@ -63,11 +70,11 @@ _ALGORITHMS: dict[str, tuple[str | None, str]] = {
     "rtn_last": ("int8", ""),
     "k_quant": (
         None,
-        "weights are rounded to the nearest step; the search for better scales is not in this version",
+        "weights are rounded to the nearest step; a step `rtn` before it searches for better scales",
     ),
     "k_quant_last": ("int8", ""),
-    "k_quant_mixed": ("int8", "; single layers of 8 bits are not supported in this version"),
-    "k_quant_linear": (None, "layers of 8 bits are not supported in this version"),
+    "k_quant_mixed": ("int8", "; a step `quantize` with `bits_per_weight` before it gives single layers 8 bits"),
+    "k_quant_linear": (None, "a step `quantize` before it gives single layers 8 bits: `overrides`"),
 }
 
 
@@ -77,8 +84,27 @@ def only_metadata(step: Step) -> bool:
     return found is not None and found.value is True
 
 
-def read_build(context: Context, step: Step) -> dict[str, Any]:
-    """Return the fields of `build-genai`; the check of the recipe looks at their types."""
+def only_floats(reader: Reader) -> bool:
+    """Say whether the pass builds a model whose weights stay in float."""
+    precision, metadata = reader.find("precision"), reader.find("metadata_only")
+    is_metadata = metadata is not None and metadata.value is True
+    return precision is not None and word(precision.value) in _FLOATS and not is_metadata
+
+
+def read_build(context: Context, step: Step, *, takes_integers: bool) -> dict[str, Any]:
+    """Return the fields of `build-genai`; the check of the recipe looks at their types.
+
+    Args:
+        context: Of the import.
+        step: The pass.
+        takes_integers: Whether a step before it quantizes: then its integers go over as they are.
+    """
+    if takes_integers:
+        step.reader.drop_all(_KEPT)
+        _accuracy_level(step)
+        context.trusts(step.reader)
+        step.reader.drop_all(UNUSED)
+        return step.fields
     _take(step, "precision", "precision")
     is_int4 = any(word(value) == "int4" for value in values_of(step.fields.get("precision")))
     _take(step, "block", "int4_block_size", own=_BLOCKS if is_int4 else ())

@@ -5,6 +5,13 @@ from __future__ import annotations
 LORA = ("lora",)
 MERGE = ("mergeadapterweights",)
 BUILD = ("modelbuilder", "genaimodelexporter")
+QUANTIZERS = ("rtn", "kquant", "gptq", "gptqquantizer", "gptqmodel", "autoawqquantizer")  # of checkpoints
+ROUNDING = ("rtn", "kquant")  # those that may round what another quantizer leaves: head and embeddings
+SAYING = ("selectivemixedprecision", "autoclip")  # how the next quantizer quantizes
+ONNX_QUANTIZERS = (
+    "onnxblockwisertnquantization", "onnxmatmul4quantizer", "onnxkquantquantization", "onnxhqqquantization",
+)  # fmt: skip
+ROTATING = ("quarot", "spinquant")
 
 # Names that Olive itself gave up, and what took their place there.
 RENAMED = {

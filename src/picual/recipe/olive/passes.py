@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from picual.errors import nearest
-from picual.recipe.olive import build, lora, pass_names
+from picual.recipe.olive import build, lora, pass_names, quantizers
 from picual.recipe.olive.alternatives import choice
+from picual.recipe.olive.chains import Link, links_of, quantizes
 from picual.recipe.olive.context import Context
 from picual.recipe.olive.data import DataSets
 from picual.recipe.olive.engine import Engine
-from picual.recipe.olive.flows import Slot, slots_of
+from picual.recipe.olive.flows import slots_of
 from picual.recipe.olive.notes import Path_, Reason
 from picual.recipe.olive.reader import Found, Reader, object_reader, word
 from picual.recipe.olive.step import SEARCHED, Step
@@ -37,6 +38,17 @@ _FILES: dict[str, Reason] = dict.fromkeys(
     ),
     ("ignored", "the files of the model's folder have fixed names"),
 )
+
+_REASONS = {
+    **dict.fromkeys(pass_names.ROTATING, "rotates weights, which is not available in this version"),
+    **dict.fromkeys(
+        pass_names.ONNX_QUANTIZERS,
+        "quantizes an exported model; here weights are quantized before: `rtn`, then `build-genai`",
+    ),
+    **dict.fromkeys(
+        pass_names.SAYING, "says how the quantizer right after it quantizes, such as `Rtn` or `Gptq`; none follows"
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -72,21 +84,25 @@ def read_passes(
     for name, among in passes.items():
         for entry in among if name not in in_flows else ():
             context.ledger.note(entry.path, "ignored", "in none of the `pass_flows` that are run")
-    return tuple(_of_slot(reading, slot, passes) for slot in slots)
+    steps: list[StepSpec] = []
+    for link in links_of(context.ledger, slots, passes):
+        takes_integers = any(quantizes(step) for step in steps)
+        steps.append(_of_link(reading, replace(link, takes_integers=takes_integers), passes))
+    return tuple(steps)
 
 
-def _of_slot(reading: Reading, slot: Slot, passes: Mapping[str, list[Found]]) -> StepSpec:
+def _of_link(reading: Reading, link: Link, passes: Mapping[str, list[Found]]) -> StepSpec:
     """Return the step that a place in the order stands for: one pass, or a choice between several."""
-    names = [name for name in slot if name is not None]
+    names = [name for name in link.slot if name is not None]
     title = "_or_".join(names)
     entries = [entry for name in names for entry in passes[name]]
-    if len(entries) == 1 and None not in slot:
-        return _step(reading, title, entries[0])
+    if len(entries) == 1 and None not in link.slot:
+        return _step(reading, title, entries[0], link)
     among = [
-        (entry, _step(reading, title, entry, f"passes.{title}.search.{number}"))
+        (entry, _step(reading, title, entry, link, f"passes.{title}.search.{number}"))
         for number, entry in enumerate(entries)
     ]
-    return choice(reading.context.ledger, among, is_optional=None in slot)
+    return choice(reading.context.ledger, among, is_optional=None in link.slot)
 
 
 def _entries(found: Found) -> list[tuple[str, Found]]:
@@ -138,7 +154,7 @@ def _among(context: Context, name: str, found: Found, strategy: Strategy) -> lis
     return [one for entry in entries for one in _among(context, name, entry, strategy)]
 
 
-def _step(reading: Reading, name: str, found: Found, inside: str = "") -> StepSpec:
+def _step(reading: Reading, name: str, found: Found, link: Link, inside: str = "") -> StepSpec:
     context = reading.context
     step = Step(context, name, object_reader(context.ledger, found), reading.sets, inside)
     step.unsearched = _unsearched(step.reader, reading.strategy)
@@ -147,6 +163,7 @@ def _step(reading: Reading, name: str, found: Found, inside: str = "") -> StepSp
     host = reading.systems.use(step.reader.given("host"), f"{name}_host", step.to("host"))
     if host is not None:
         step.places["host"] = context.ledger.place(step.path("host"))
+    told: Reason | None = None
     if kind in pass_names.LORA:
         type_, fields, known = "lora", lora.read_lora(context, step), lora.KNOWN
     elif kind in pass_names.MERGE:
@@ -154,11 +171,15 @@ def _step(reading: Reading, name: str, found: Found, inside: str = "") -> StepSp
     elif kind in pass_names.BUILD and not build.only_metadata(step):
         if (more := step.reader.child("extra_options", nested=None)) is not None:
             step.reader = Reader(context.ledger, [*step.reader.layers, *more.layers])
-        type_, fields, known = "build-genai", build.read_build(context, step), build.KNOWN
+        fields = build.read_build(context, step, takes_integers=link.takes_integers)
+        type_, known = "build-genai", build.KNOWN
+    elif kind in pass_names.QUANTIZERS or link.is_moved:
+        type_, fields, told = quantizers.read_quantizer(context, step, kind, link)
+        known = quantizers.KNOWN
     else:
         return _unavailable(context, step, given, found, host)
     assert given is not None
-    context.ledger.mapped(given.path, f"becomes `{type_}`")
+    context.ledger.note(given.path, *(told or ("mapped", f"becomes `{type_}`")))
     step.reader.drop_all({**_UNUSED, **_FILES})
     step.reader.unknown(known, str(given.value).strip(), _OWN_KEYS)
     places = {**step.places, "type": context.ledger.place(given.path)}
@@ -208,6 +229,8 @@ def _why(title: str, kind: str) -> str:
         return (
             f"`{title}` with `metadata_only` is not available in this version; its parameters are kept as they are"
         )
+    if kind in _REASONS:
+        return f"`{title}` {_REASONS[kind]}; its parameters are kept as they are"
     if kind in pass_names.RENAMED:
         now = pass_names.RENAMED[kind]
         return f"pass `{title}` (`{now}` in Olive today) is not available in this version; its parameters are kept"

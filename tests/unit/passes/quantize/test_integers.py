@@ -207,3 +207,23 @@ def test_text_that_is_too_short_is_refused(tiny: HfModel, run: Run, tmp_path: Pa
     file.write_text("too short", encoding="utf-8")
     with pytest.raises(Refused, match="hold 9 tokens"):
         run(Gptq(data="mine"), tiny, data={"mine": DataConfig(files=(str(file),))})
+
+
+def test_activations_of_wide_blocks_stay_floats_unless_that_was_weighed(
+    tiny: HfModel, run: Run, tmp_path: Path, export: Export
+) -> None:
+    def levels(made: QuantizedHfModel, name: str, **fields: Any) -> set[tuple[int, int]]:
+        graph = onnx.load(
+            export(made, tmp_path / name, **fields).path / "model.onnx", load_external_data=False
+        ).graph
+        attributes = [
+            {one.name: one.i for one in node.attribute} for node in graph.node if node.op_type == "MatMulNBits"
+        ]
+        return {(one["block_size"], one["accuracy_level"]) for one in attributes}
+
+    wide = Settings({"*.down_proj": {"block": 128}})
+    plain, _ = run(Rtn(block=32, head_block=32, overrides=wide), tiny, name="plain")
+    assert levels(plain, "left-out") == {(32, 4), (128, 0)}
+    assert levels(plain, "asked", accuracy_level=4) == {(32, 4), (128, 4)}
+    weighed, _ = run(Quantize(effort="fast", block=32, head_block=32, overrides=wide), tiny, name="weighed")
+    assert levels(weighed, "weighed") == {(32, 4), (128, 4)}
