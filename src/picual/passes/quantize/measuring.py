@@ -24,6 +24,19 @@ if TYPE_CHECKING:
 
 TOKENS = 2048
 BLOCKS = (16, 32, 64, 128, 256)
+# What GPTQ leaves of the divergence that nearest codes of the same grid bring: 0.078 of 0.130 on a 135M model.
+COMPENSATED = 0.6
+# Divergence for a relative squared error of 1, by the first weight of a site, on a 135M model: only their ratios
+# count. Layers differ by more than that, which text alone can tell.
+BY_KIND = {
+    "q_proj": 0.36,
+    "o_proj": 0.04,
+    "gate_proj": 0.19,
+    "down_proj": 0.1,
+    "qkv_proj": 0.36,
+    "gate_up_proj": 0.19,
+}
+HEAD_KIND, OTHER_KIND = 5.5, 0.15
 Costs = dict[Site, dict[Format, float]]
 
 
@@ -89,7 +102,7 @@ def _from_the_head(
         assert leaf.grad is not None
         slopes.append(leaf.grad)
     if site is not None:
-        costs[site] = _of_formats(head, inputs, squares / count, candidates[site])
+        costs[site] = _of_formats(head, inputs, squares / count, candidates[site], compensated=False)
     return torch.stack(slopes)
 
 
@@ -142,12 +155,12 @@ def _through(
     for site in sites:
         weight = torch.cat([layer.weight(name) for name in site.names])
         gradients = torch.cat([squares[name] for name in site.names]) / count
-        costs[site] = _of_formats(weight, inputs[site.names[0]], gradients, candidates[site])
+        costs[site] = _of_formats(weight, inputs[site.names[0]], gradients, candidates[site], compensated=True)
     return torch.cat(below)
 
 
 def _of_formats(
-    weight: torch.Tensor, inputs: Inputs, gradients: torch.Tensor, formats: Sequence[Format]
+    weight: torch.Tensor, inputs: Inputs, gradients: torch.Tensor, formats: Sequence[Format], *, compensated: bool
 ) -> dict[Format, float]:
     """Return what each format of a weight costs: its own rounding, and that of the activations it goes with."""
     from picual.numerics import rounding, sensitivity
@@ -158,13 +171,17 @@ def _of_formats(
         rounded = rounding.with_moments(
             weight, moments, bits=form.bits, block=form.block, symmetric=form.symmetric, compensate=False
         )
-        found[form] = sensitivity.of_weights(rounded.values() - weight, moments, gradients)
+        error = sensitivity.of_weights(rounded.values() - weight, moments, gradients)
+        found[form] = error * (COMPENSATED if compensated and form.bits < rounding.ENOUGH_BITS else 1)
         found[form] += sensitivity.of_activations(weight, inputs.squared_steps(form.block), gradients)
     return found
 
 
 def by_weights_alone(model: HfModel, candidates: Mapping[Site, Sequence[Format]], context: PassContext) -> Costs:
-    """Return a stand-in for the costs where there is no text: squared errors relative to each weight's size."""
+    """Return a stand-in for the costs where there is no text.
+
+    Squared errors relative to each weight's size, times what such an error in a weight of its kind commonly does.
+    """
     import torch
 
     from picual.numerics import rounding
@@ -173,9 +190,10 @@ def by_weights_alone(model: HfModel, candidates: Mapping[Site, Sequence[Format]]
     for number, (site, formats) in enumerate(candidates.items()):
         context.progress(number, len(candidates), f"weighing {site}")
         weight: Any = torch.cat([torch.from_numpy(weight_of(model, name)) for name in site.names])
-        size = float(weight.square().sum()) or 1.0
+        kind = BY_KIND.get(site.names[0].split(".")[-2], OTHER_KIND) if site.layer is not None else HEAD_KIND
+        share = kind / (float(weight.square().sum()) or 1.0)
         costs[site] = {}
         for form in formats:
             rounded = rounding.nearest(weight, bits=form.bits, block=form.block, symmetric=form.symmetric)
-            costs[site][form] = float((rounded.values() - weight).square().sum()) / size
+            costs[site][form] = share * float((rounded.values() - weight).square().sum())
     return costs

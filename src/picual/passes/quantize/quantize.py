@@ -14,6 +14,7 @@ Source: GPTQ arXiv 2210.17323; sensitivity after HAWQ-V2, arXiv 1911.03852.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -175,11 +176,22 @@ class Quantize(Quantizer):
 def _solved(
     candidates: Mapping[Site, list[Format]], costs: Costs, budget: int, context: PassContext
 ) -> dict[Site, Format]:
-    """Return the formats of least cost within the budget."""
-    sites = list(candidates)
-    of_sites = [[costs.get(site, {}).get(form, 0.0) for form in candidates[site]] for site in sites]
-    bytes_ = [[bytes_of(site, form) for form in candidates[site]] for site in sites]
-    chosen = allocate(of_sites, bytes_, budget)
-    assert chosen is not None  # check() saw that the smallest fit
-    context.metrics["predicted_kl"] = sum(cost[one] for cost, one in zip(of_sites, chosen, strict=True))
-    return {site: candidates[site][one] for site, one in zip(sites, chosen, strict=True)}
+    """Return the formats of least cost within the budget.
+
+    Head and embedding are a fifth of a small model: steps so large that a greedy choice goes wrong at them, so
+    each of their formats is tried.
+    """
+    large = [site for site in candidates if site.layer is None]
+    found: list[tuple[float, dict[Site, Format]]] = []
+    for fixed in itertools.product(*(candidates[site] for site in large)):
+        tried = {**candidates, **{site: [form] for site, form in zip(large, fixed, strict=True)}}
+        sites = list(tried)
+        of_sites = [[costs[site].get(form, 0.0) for form in tried[site]] for site in sites]
+        bytes_ = [[bytes_of(site, form) for form in tried[site]] for site in sites]
+        chosen = allocate(of_sites, bytes_, budget)
+        if chosen is not None:
+            total = sum(cost[one] for cost, one in zip(of_sites, chosen, strict=True))
+            found.append((total, {site: tried[site][one] for site, one in zip(sites, chosen, strict=True)}))
+    total, formats = min(found, key=lambda one: one[0])  # check() saw that the smallest fit
+    context.metrics["predicted_kl"] = total
+    return formats
