@@ -6,8 +6,8 @@ each layer gets the bits and block that the whole can best afford: what every fo
 predictions is measured once, to second order, and the formats are then chosen together.
 
 When: before ``build-genai``; the size is that of the files it will write.
-Cost: on a 135M model and two cores: 10 seconds, two to three minutes, ten minutes; memory of a layer, its second
-moments and the states between layers.
+Cost: on a 135M model and two cores: 10 to 40 seconds, three minutes, and four times that; memory of a layer, its
+second moments and the states between layers.
 Source: GPTQ arXiv 2210.17323; sensitivity after HAWQ-V2, arXiv 1911.03852.
 """
 

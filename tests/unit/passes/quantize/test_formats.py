@@ -9,10 +9,11 @@ import pytest
 from picual.errors import Refused
 from picual.hardware import Target
 from picual.models import GenaiModel, HfModel, QuantizedHfModel
+from picual.numerics.block_sizes import Format
 from picual.passes.base import PassContext
-from picual.passes.quantize.quantize import Quantize
+from picual.passes.quantize.quantize import Quantize, _solved
 from picual.passes.quantize.rtn import Rtn
-from picual.passes.quantize.sites import sites_of
+from picual.passes.quantize.sites import Site, bytes_of, sites_of
 from picual.space import Settings
 from picual.testing.tiny import tiny_model
 
@@ -54,7 +55,7 @@ def test_override_that_says_nothing_is_refused(tiny: HfModel, overrides: dict[st
         Rtn(overrides=Settings(overrides)).check(tiny, Target())
 
 
-@pytest.mark.parametrize("effort", ["fast", "balanced"])
+@pytest.mark.parametrize("effort", ["fast", "balanced", "best"])
 def test_files_keep_within_the_size(tmp_path: Path, run: Run, effort: Any, export: Export) -> None:
     model = tiny_model(tmp_path / "hf", layers=4)
     smallest = export(run(Rtn(block=64, head_block=64), model, name="small")[0], tmp_path / "small-genai").size()
@@ -76,3 +77,17 @@ def test_size_out_of_reach_is_refused_with_one_in_reach(tiny: HfModel) -> None:
 def test_mean_width_is_kept(tiny: HfModel, run: Run) -> None:
     _, context = run(Quantize(effort="fast", bits_per_weight=6.0, head="int4"), tiny)
     assert 5.5 < context.metrics["bits_per_weight"] <= 6.0
+
+
+def test_large_table_is_not_left_behind_by_a_greedy_choice(tmp_path: Path) -> None:
+    narrow, wide = (Format(bits=bits, block=32, symmetric=False) for bits in (4, 8))
+    layers = [Site((f"model.layers.{n}.mlp.down_proj.weight",), (32,), 32, n) for n in range(4)]
+    head = Site(("model.embed_tokens.weight",), (256,), 32, None, is_head=True, is_table=True)
+    candidates = {site: [narrow, wide] for site in (*layers, head)}
+    # A byte spent on a layer saves more than one spent on the head; there is room for the head, not for both.
+    costs = {site: {narrow: 0.3, wide: 0.0} for site in layers} | {head: {narrow: 2.0, wide: 0.0}}
+    budget = bytes_of(head, wide) + sum(bytes_of(site, narrow) for site in layers)
+    context = PassContext(folder=tmp_path, scratch=tmp_path)
+    chosen = _solved(candidates, costs, budget, context)
+    assert chosen[head] == wide
+    assert context.metrics["predicted_kl"] == pytest.approx(1.2)
