@@ -15,10 +15,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from picual import _atomic, fingerprint
 from picual.errors import Refused
 from picual.hardware import Machine, Target
 from picual.models import HfModel, Profile, QuantizedHfModel
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from picual.numerics.rounding import Rounded
 
 HEAD_BLOCKS, BODY_BLOCKS = (32, 64), (32, 64, 128)  # among which a budget chooses
+COSTS_FILE = "costs.json"
 SLACK = 20_000  # bytes of the graph's file that names and versions may take more than forecast
 
 
@@ -127,9 +131,13 @@ class Quantize(Quantizer):
             return self.formats(model)
         candidates = self._all(model)
         if windows is None:
-            costs = by_weights_alone(model, candidates, context)
-        else:
-            costs = measured(model, windows[: max(1, TOKENS // windows.shape[1])], candidates, context)
+            return _solved(candidates, by_weights_alone(model, candidates, context), budget, context)
+        looked_at = windows[: max(1, TOKENS // windows.shape[1])]
+        file, inputs = context.scratch / COSTS_FILE, fingerprint.digest([repr(self), looked_at.tolist()])
+        costs = _remembered(file, inputs, candidates)
+        if costs is None:
+            costs = measured(model, looked_at, candidates, context)
+            _remember(costs, file, inputs)
         return _solved(candidates, costs, budget, context)
 
     def _budget(self, model: HfModel) -> int | None:
@@ -173,6 +181,27 @@ class Quantize(Quantizer):
         return dataclasses.replace(plain, quantized=quantized, bytes=quantized + 4 * profile.other)
 
 
+def _remember(costs: Costs, file: Path, inputs: str) -> None:
+    """Keep what measuring took a minute for, so that a killed run has it."""
+    rows = {site.names[0]: {str(form): cost for form, cost in forms.items()} for site, forms in costs.items()}
+    _atomic.write_json(file, {"inputs": inputs, "costs": rows})
+
+
+def _remembered(file: Path, inputs: str, candidates: Mapping[Site, list[Format]]) -> Costs | None:
+    """Return what an interrupted run of the same inputs measured."""
+    if not file.exists():
+        return None
+    said = json.loads(file.read_text(encoding="utf-8"))
+    if said["inputs"] != inputs:
+        return None
+    rows = said["costs"]
+    return {
+        site: {form: rows[site.names[0]][str(form)] for form in forms if str(form) in rows[site.names[0]]}
+        for site, forms in candidates.items()
+        if site.names[0] in rows
+    }
+
+
 def _solved(
     candidates: Mapping[Site, list[Format]], costs: Costs, budget: int, context: PassContext
 ) -> dict[Site, Format]:
@@ -186,7 +215,7 @@ def _solved(
     for fixed in itertools.product(*(candidates[site] for site in large)):
         tried = {**candidates, **{site: [form] for site, form in zip(large, fixed, strict=True)}}
         sites = list(tried)
-        of_sites = [[costs[site].get(form, 0.0) for form in tried[site]] for site in sites]
+        of_sites = [[costs.get(site, {}).get(form, 0.0) for form in tried[site]] for site in sites]
         bytes_ = [[bytes_of(site, form) for form in tried[site]] for site in sites]
         chosen = allocate(of_sites, bytes_, budget)
         if chosen is not None:

@@ -91,3 +91,19 @@ def test_large_table_is_not_left_behind_by_a_greedy_choice(tmp_path: Path) -> No
     chosen = _solved(candidates, costs, budget, context)
     assert chosen[head] == wide
     assert context.metrics["predicted_kl"] == pytest.approx(1.2)
+
+
+def test_killed_run_does_not_measure_again(tiny: HfModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def once(number: int) -> PassContext:
+        for name in ("out", "scratch"):
+            (tmp_path / str(number) / name).mkdir(parents=True, exist_ok=True)
+        return PassContext(
+            folder=tmp_path / str(number) / "out", scratch=tmp_path / "0" / "scratch", threads=1, seed=7
+        )
+
+    first = Quantize(bits_per_weight=6.0).run(tiny, once(0))
+    monkeypatch.setattr("picual.passes.quantize.quantize.measured", None)
+    again = Quantize(bits_per_weight=6.0).run(tiny, once(1))
+    assert again.stored() == first.stored()
+    with pytest.raises(TypeError):  # other fields: it would have to
+        Quantize(bits_per_weight=7.0).run(tiny, once(2))
