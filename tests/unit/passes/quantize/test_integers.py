@@ -214,7 +214,7 @@ def test_activations_of_wide_blocks_stay_floats_unless_that_was_weighed(
 ) -> None:
     def levels(made: QuantizedHfModel, name: str, **fields: Any) -> set[tuple[int, int]]:
         graph = onnx.load(
-            export(made, tmp_path / name, **fields).path / "model.onnx", load_external_data=False
+            export(made, tmp_path / "genai" / name, **fields).path / "model.onnx", load_external_data=False
         ).graph
         attributes = [
             {one.name: one.i for one in node.attribute} for node in graph.node if node.op_type == "MatMulNBits"
