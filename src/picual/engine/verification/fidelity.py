@@ -17,6 +17,7 @@ from picual.engine.verification.prompt import load_tokenizer
 from picual.engine.verification.readback import ReadBack, Reference
 from picual.engine.verification.runtime import Runtime
 from picual.engine.verification.source import Source
+from picual.engine.verification.weights import KEPT
 from picual.models import GenaiModel, HfCheckpoint, Model
 from picual.passes.base import RuntimeAgrees
 
@@ -64,7 +65,7 @@ def check(promise: RuntimeAgrees, given: Model, made: Model, bench: Bench) -> It
             if rounded:
                 as_deployed.add(expected, deployed.logits(ids))
     yield Check("runtime-tokens", floats.positions >= TOKENS, floats.positions, TOKENS, "of built-in text")
-    yield from _in_floats(floats, halves=_holds_halves(exported), rounded=bool(rounded))
+    yield from _in_floats(floats, halves=_in_halves(promise, exported), rounded=bool(rounded))
     if rounded:
         yield from _with_rounded_activations(as_deployed)
 
@@ -84,8 +85,10 @@ def _last_as_in_all(made: GenaiModel, all_positions: Runtime, ids: npt.NDArray[n
     )
 
 
-def _holds_halves(exported: Exported) -> bool:
-    """Say whether the runtime computes in half precision."""
+def _in_halves(promise: RuntimeAgrees, exported: Exported) -> bool:
+    """Say whether the runtime computes in half precision: as asked, or as the file has it where nothing was."""
+    if promise.precision != KEPT:
+        return promise.precision == "fp16"
     return any(
         isinstance(holder.matrix, Floats) and holder.matrix.dtype == "float16" for holder in exported.linears
     )

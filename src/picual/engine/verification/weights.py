@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 KEPT = "kept"  # the checkpoint decides
 BITS = {"int4": 4, "int8": 8}
+HALVES = ("F16", "BF16")
 FLOAT = {"fp32": "float32", "fp16": "float16"}
 # How far a stored float may be from its source: (relative, absolute). Half a unit of fp16, subnormals included.
 ROUNDING = {
@@ -47,7 +48,9 @@ def check(promise: WeightsExported, given: Model, made: Model, bench: Bench) -> 
     source = Source(given)
     yield _each_linear_once(exported.linears, source)
     yield _one_embedding(exported.tables, source)
-    if promise.precision != KEPT:
+    if promise.precision == KEPT:
+        yield _as_kept(exported, source)
+    else:
         yield from _as_asked(promise, exported.linears)
     yield from _numbers(exported, source, bench)
     yield _vectors(exported, source)
@@ -119,6 +122,27 @@ def _as_asked(promise: WeightsExported, linears: Sequence[Holder]) -> Iterator[C
     ]
     asked = f"blocks of {promise.block}{'' if promise.symmetric else ' with zero points'}"
     yield Check("export-blocks", not odd, len(odd), 0, f"{'; '.join(odd[:3])}, asked: {asked}" if odd else asked)
+
+
+def _as_kept(exported: Exported, source: Source) -> Check:
+    """Say whether integers stayed integers and floats floats, halves only where the checkpoint has halves."""
+    odd = [
+        item.name
+        for holder in (*exported.linears, *exported.tables)
+        for item in source.placed(holder)
+        if not _is_kept(item, source)
+    ]
+    detail = f"stored as something else than in the checkpoint: {some(odd)}" if odd else "as in the checkpoint"
+    return Check("export-width", not odd, len(odd), 0, detail)
+
+
+def _is_kept(item: Placed, source: Source) -> bool:
+    if source.integers(item.source.name) is not None:
+        return isinstance(item.matrix, Blocks)
+    if not isinstance(item.matrix, Floats):
+        return False
+    halves = source.tensors[item.source.name].dtype in HALVES
+    return item.matrix.dtype == "float32" or (item.matrix.dtype == "float16" and halves)
 
 
 def _width(name: str, wanted: str, promise: WeightsExported, holders: Sequence[Holder]) -> Check:

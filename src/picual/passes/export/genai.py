@@ -127,6 +127,13 @@ class BuildGenai(Pass[HfModel | QuantizedHfModel, GenaiModel]):
                 where=str(model.path),
                 hint="leave `precision` out: the integers go over as they are",
             )
+        kind = str(model.config().get("model_type", "unknown"))
+        if not is_known(kind):
+            raise Refused(
+                f"networks of type `{kind}` are exported by onnxruntime-genai's builder, which reads no integers",
+                where=str(model.path),
+                hint="give `build-genai` the unquantized checkpoint with `precision: int4`",
+            )
 
     def run(self, model: HfCheckpoint, context: PassContext) -> GenaiModel:
         """Make the graph, lay out the data file, fill it, and put settings and tokenizer beside it."""

@@ -11,6 +11,8 @@ import pytest
 
 from picual.engine.verification.checks import Bench, Check
 from picual.engine.verification.task import verify
+from picual.errors import Refused
+from picual.hardware import Target
 from picual.models import GenaiModel, HfModel, QuantizedHfModel
 from picual.passes.base import PassContext, WeightsExported, WeightsQuantized
 from picual.passes.export.genai import BuildGenai
@@ -111,3 +113,28 @@ def test_one_other_bit_in_the_onnx_file_fails(made: tuple[HfModel, QuantizedHfMo
         stream.seek(200)
         stream.write(bytes([byte[0] ^ 1]))
     assert failed(verify(promise, quantized, GenaiModel(genai.path), Bench())) == ["export-integers"]
+
+
+@pytest.mark.parametrize("given", ["floats", "integers"])
+def test_what_is_not_stored_as_the_checkpoint_has_it_fails(
+    made: tuple[HfModel, QuantizedHfModel], tmp_path: Path, given: str
+) -> None:
+    model, quantized = made
+    for name in ("out", "scratch"):
+        (tmp_path / name).mkdir()
+    context = PassContext(folder=tmp_path / "out", scratch=tmp_path / "scratch", threads=1)
+    kept = next(one for one in BuildGenai().promises() if isinstance(one, WeightsExported))
+    if given == "floats":  # left as floats is what was promised, and int8 is what was written
+        genai, source = BuildGenai(precision="int8", block=32).run(model, context), model
+    else:
+        genai, source = BuildGenai(precision="fp32").run(quantized, context), quantized
+    assert "export-width" in failed(verify(kept, source, genai, Bench()))
+
+
+def test_network_that_only_the_other_builder_knows_is_refused_with_integers(
+    made: tuple[HfModel, QuantizedHfModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, quantized = made
+    monkeypatch.setattr("picual.passes.export.genai.is_known", lambda _kind: False)
+    with pytest.raises(Refused, match="reads no integers"):
+        BuildGenai().check(quantized, Target())
