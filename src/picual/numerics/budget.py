@@ -12,7 +12,9 @@ import heapq
 from collections.abc import Sequence
 
 
-def allocate(costs: Sequence[Sequence[float]], sizes: Sequence[Sequence[int]], budget: int) -> list[int] | None:
+def allocate(
+    costs: Sequence[Sequence[float]], sizes: Sequence[Sequence[float]], budget: float
+) -> list[int] | None:
     """Return the index of the choice for each thing, or None when not even the smallest fit.
 
     Args:
@@ -38,10 +40,24 @@ def allocate(costs: Sequence[Sequence[float]], sizes: Sequence[Sequence[int]], b
     return [hull[place] for hull, place in zip(hulls, at, strict=True)]
 
 
+def smallest(costs: Sequence[Sequence[float]], sizes: Sequence[Sequence[float]], limit: float) -> list[int] | None:
+    """Return the choice for each thing so that the sizes are least in all, or None when the best cost too much.
+
+    The same problem with cost and size in each other's place: from the best of each, the step that saves most
+    bytes for what it costs is taken while the costs stay within the limit.
+
+    Args:
+        costs: For each thing, what each choice costs.
+        sizes: For each thing, the bytes of each choice.
+        limit: Of the costs in all.
+    """
+    return allocate(sizes, costs, limit)
+
+
 def _step(
     number: int, place: int, hulls: Sequence[Sequence[int]], costs: Sequence[Sequence[float]],
-    sizes: Sequence[Sequence[int]],
-) -> tuple[float, int, int] | None:  # fmt: skip
+    sizes: Sequence[Sequence[float]],
+) -> tuple[float, float, int] | None:  # fmt: skip
     """Return (cost a byte, bytes, thing) of the next step along a hull; the best step is the least."""
     hull = hulls[number]
     if place + 1 >= len(hull):
@@ -51,7 +67,7 @@ def _step(
     return ((costs[number][there] - costs[number][here]) / more, more, number)
 
 
-def _hull(costs: Sequence[float], sizes: Sequence[int]) -> list[int]:
+def _hull(costs: Sequence[float], sizes: Sequence[float]) -> list[int]:
     """Return the choices on the lower convex hull, smallest first; each is larger and cheaper than the last."""
     order = sorted(range(len(costs)), key=lambda one: (sizes[one], costs[one]))
     hull: list[int] = []
@@ -66,7 +82,7 @@ def _hull(costs: Sequence[float], sizes: Sequence[int]) -> list[int]:
     return hull
 
 
-def _is_above(first: int, middle: int, last: int, costs: Sequence[float], sizes: Sequence[int]) -> bool:
+def _is_above(first: int, middle: int, last: int, costs: Sequence[float], sizes: Sequence[float]) -> bool:
     """Say whether the middle choice lies on or above the line from the first to the last."""
     across = (costs[middle] - costs[first]) * (sizes[last] - sizes[first])
     return across >= (costs[last] - costs[first]) * (sizes[middle] - sizes[first])
