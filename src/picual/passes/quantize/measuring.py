@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from picual.models.layout import HEAD
 from picual.numerics.block_sizes import Format
 from picual.passes.base import PassContext
-from picual.passes.quantize.network import Layer, LayeredNetwork
+from picual.passes.quantize.layer import Layer
+from picual.passes.quantize.network import LayeredNetwork
 from picual.passes.quantize.shards import weight_of
 from picual.passes.quantize.sites import Site
 

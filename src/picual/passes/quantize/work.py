@@ -10,7 +10,8 @@ from picual import fingerprint
 from picual.models import HfModel, QuantizedHfModel, Stored
 from picual.numerics.block_sizes import Format
 from picual.passes.base import PassContext
-from picual.passes.quantize.network import Layer, LayeredNetwork
+from picual.passes.quantize.layer import Layer
+from picual.passes.quantize.network import LayeredNetwork
 from picual.passes.quantize.shards import Shard, ShardWriter, weight_of
 from picual.passes.quantize.sites import Site, bytes_of, stored
 
