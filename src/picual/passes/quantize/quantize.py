@@ -14,8 +14,8 @@ Source: GPTQ arXiv 2210.17323; sensitivity after HAWQ-V2, arXiv 1911.03852.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,6 @@ from picual.errors import Refused
 from picual.hardware import Machine, Target
 from picual.models import HfModel, Profile, QuantizedHfModel
 from picual.numerics.block_sizes import Bits, Format
-from picual.numerics.budget import allocate
 from picual.passes.base import Forecast, PassContext
 from picual.passes.export import sizes
 from picual.passes.quantize.base import Quantizer
@@ -34,6 +33,7 @@ from picual.passes.quantize.calibration import windows_of
 from picual.passes.quantize.gptq import Gptq
 from picual.passes.quantize.measuring import TOKENS, Costs, by_weights_alone, measured
 from picual.passes.quantize.sites import Site, bytes_of, overridden
+from picual.passes.quantize.solving import best_within, least_cost, smallest_within
 from picual.passes.quantize.work import Work, layer_by_layer, nearest, weight_by_weight
 from picual.space import Choice, param
 
@@ -77,6 +77,10 @@ class Quantize(Quantizer):
     bits_per_weight: float | None = param(
         None, help="The same as a mean over the quantized weights, scales and zero points included.", unit="bit"
     )
+    max_kl: float | None = param(
+        None, help="Largest divergence from the float model as predicted; the smallest formats that keep it are"
+        " chosen.", unit="nat",
+    )  # fmt: skip
     data: str | None = param(
         None, help="Data set to calibrate on; left out, a few pages of built-in text.", role="data"
     )
@@ -84,6 +88,7 @@ class Quantize(Quantizer):
     def check(self, model: HfModel, target: Target) -> None:
         """Refuse what every quantizer refuses, and sizes that no choice of formats can reach."""
         super().check(model, target)
+        self._check_kl(model)
         budget = self._budget(model)
         if budget is None:
             return
@@ -98,6 +103,20 @@ class Quantize(Quantizer):
                 f"the smallest formats are {over / 1e6:.1f} MB too large for the asked size",
                 where=str(model.path),
                 hint=hint,
+            )
+
+    def _check_kl(self, model: HfModel) -> None:
+        if self.max_kl is None:
+            return
+        if self.max_kl <= 0:
+            raise Refused(
+                "no integers are as near as `max_kl: 0`", where=str(model.path), hint="set `max_kl: 0.05`"
+            )
+        if self.effort == "fast":
+            raise Refused(
+                "`effort: fast` looks at no text, and without one no divergence can be predicted",
+                where=str(model.path),
+                hint="set `effort: balanced`, or a size instead of `max_kl`",
             )
 
     def run(self, model: HfModel, context: PassContext) -> QuantizedHfModel:
@@ -122,15 +141,22 @@ class Quantize(Quantizer):
 
     def outlook(self, model: HfModel) -> dict[Site, Format]:
         """Return the formats before any text is looked at, for a look at sizes."""
+        if self.max_kl is not None:
+            raise Refused(
+                "how small `max_kl` lets the weights be is known once text was looked at",
+                where=str(model.path),
+                hint="leave out `--dry-run`, or give `--max-size`",
+            )
         return self._chosen(model, None, PassContext(folder=model.path, scratch=model.path))
 
     def _chosen(self, model: HfModel, windows: torch.Tensor | None, context: PassContext) -> dict[Site, Format]:
         """Return the format of each site: as the fields say, or as the budget allows."""
         budget = self._budget(model)
-        if budget is None:
+        if budget is None and self.max_kl is None:
             return self.formats(model)
         candidates = self._all(model)
         if windows is None:
+            assert budget is not None  # check() saw that a divergence has a text
             return _solved(candidates, by_weights_alone(model, candidates, context), budget, context)
         looked_at = windows[: max(1, TOKENS // windows.shape[1])]
         file, inputs = context.scratch / COSTS_FILE, fingerprint.digest([repr(self), looked_at.tolist()])
@@ -138,7 +164,29 @@ class Quantize(Quantizer):
         if costs is None:
             costs = measured(model, looked_at, candidates, context)
             _remember(costs, file, inputs)
+        if self.max_kl is not None:
+            return self._smallest(candidates, costs, budget, context)
+        assert budget is not None
         return _solved(candidates, costs, budget, context)
+
+    def _smallest(
+        self, candidates: Mapping[Site, list[Format]], costs: Costs, budget: int | None, context: PassContext
+    ) -> dict[Site, Format]:
+        """Return the smallest formats that are predicted to keep the divergence."""
+        assert self.max_kl is not None
+        found = smallest_within(candidates, costs, self.max_kl)
+        if budget is not None and (found is None or found.size > budget):
+            found = best_within(candidates, costs, budget)
+        if found is None or found.cost > self.max_kl:
+            least = least_cost(candidates, costs) if found is None else found.cost
+            within = "" if found is None else " in the asked size"
+            raise Refused(
+                f"the best formats{within} are predicted {least:.2g} nats from the float model,"
+                f" and `max_kl` is {self.max_kl:g}",
+                hint=f"set `max_kl: {_rounded_up(least):g}`",
+            )
+        context.metrics["predicted_kl"] = found.cost
+        return found.formats
 
     def _budget(self, model: HfModel) -> int | None:
         """Return the bytes that the quantized weights may take, or None when there is no limit."""
@@ -175,10 +223,15 @@ class Quantize(Quantizer):
     def profile_after(self, profile: Profile) -> Profile:
         """Return the sizes of the quantized checkpoint; under a limit, that limit."""
         plain = super().profile_after(profile)
-        if self.max_size is None:
+        limits = []
+        if self.max_size is not None:
+            limits.append(self.max_size - sizes.kept_bytes(dataclasses.replace(profile, quantized=0)))
+        if self.bits_per_weight is not None:
+            weights = profile.linear + profile.embedding * (1 if profile.tied else 2)
+            limits.append(int(self.bits_per_weight / 8 * weights))
+        if not limits:
             return plain
-        quantized = self.max_size - sizes.kept_bytes(dataclasses.replace(profile, quantized=0))
-        return dataclasses.replace(plain, quantized=quantized, bytes=quantized + 4 * profile.other)
+        return dataclasses.replace(plain, quantized=min(limits), bytes=min(limits) + 4 * profile.other)
 
 
 def _remember(costs: Costs, file: Path, inputs: str) -> None:
@@ -205,22 +258,14 @@ def _remembered(file: Path, inputs: str, candidates: Mapping[Site, list[Format]]
 def _solved(
     candidates: Mapping[Site, list[Format]], costs: Costs, budget: int, context: PassContext
 ) -> dict[Site, Format]:
-    """Return the formats of least cost within the budget.
+    """Return the formats of least cost within the budget."""
+    found = best_within(candidates, costs, budget)
+    assert found is not None  # check() saw that the smallest fit
+    context.metrics["predicted_kl"] = found.cost
+    return found.formats
 
-    Head and embedding are a fifth of a small model: steps so large that a greedy choice goes wrong at them, so
-    each of their formats is tried.
-    """
-    large = [site for site in candidates if site.layer is None]
-    found: list[tuple[float, dict[Site, Format]]] = []
-    for fixed in itertools.product(*(candidates[site] for site in large)):
-        tried = {**candidates, **{site: [form] for site, form in zip(large, fixed, strict=True)}}
-        sites = list(tried)
-        of_sites = [[costs.get(site, {}).get(form, 0.0) for form in tried[site]] for site in sites]
-        bytes_ = [[bytes_of(site, form) for form in tried[site]] for site in sites]
-        chosen = allocate(of_sites, bytes_, budget)
-        if chosen is not None:
-            total = sum(cost[one] for cost, one in zip(of_sites, chosen, strict=True))
-            found.append((total, {site: tried[site][one] for site, one in zip(sites, chosen, strict=True)}))
-    total, formats = min(found, key=lambda one: one[0])  # check() saw that the smallest fit
-    context.metrics["predicted_kl"] = total
-    return formats
+
+def _rounded_up(number: float) -> float:
+    """Return the next number of two digits."""
+    step = 10.0 ** (math.floor(math.log10(max(number, 1e-9))) - 1)
+    return math.ceil(number / step * (1 + 1e-9)) * step

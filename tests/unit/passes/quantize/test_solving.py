@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from picual.errors import Refused
+from picual.hardware import Target
+from picual.models import HfModel, QuantizedHfModel
+from picual.numerics.block_sizes import Bits, Format
+from picual.passes.base import PassContext
+from picual.passes.quantize.quantize import Quantize
+from picual.passes.quantize.sites import Site, bytes_of
+from picual.passes.quantize.solving import best_within, least_cost, smallest_within
+
+Run = Callable[..., tuple[QuantizedHfModel, PassContext]]
+Problem = tuple[dict[Site, list[Format]], dict[Site, dict[Format, float]]]
+
+
+def problem(chance: random.Random) -> Problem:
+    """Four layers and a head that weighs as much as three of them."""
+    widths: tuple[Bits, ...] = (4, 8)
+    forms = [Format(bits=bits, block=block, symmetric=False) for bits in widths for block in (32, 64)]
+    sites = [Site((f"model.layers.{n}.mlp.down_proj.weight",), (64,), 64, n) for n in range(4)]
+    sites.append(Site(("model.embed_tokens.weight",), (192,), 64, None, is_head=True, is_table=True))
+    costs = {}
+    for site in sites:
+        scale = chance.lognormvariate(0, 1)
+        costs[site] = {form: scale * (1 if form.bits == 4 else 0.02) * (form.block / 32) ** 0.7 for form in forms}
+    return dict.fromkeys(sites, forms), costs
+
+
+def all_solutions(candidates: dict[Site, list[Format]], costs: Any) -> list[tuple[float, int]]:
+    return [
+        (
+            sum(costs[site][form] for site, form in zip(candidates, chosen, strict=True)),
+            sum(bytes_of(site, form) for site, form in zip(candidates, chosen, strict=True)),
+        )
+        for chosen in itertools.product(*candidates.values())
+    ]
+
+
+def test_smallest_is_close_to_the_smallest_of_all() -> None:
+    chance = random.Random(5)
+    for _ in range(10):
+        candidates, costs = problem(chance)
+        every = all_solutions(candidates, costs)
+        limit = chance.uniform(least_cost(candidates, costs), max(cost for cost, _ in every))
+
+        found = smallest_within(candidates, costs, limit)
+
+        assert found is not None
+        assert found.cost <= limit + 1e-9
+        assert found.size == sum(bytes_of(site, form) for site, form in found.formats.items())
+        assert found.size <= 1.1 * min(size for cost, size in every if cost <= limit)
+
+
+def test_best_within_a_size_is_close_to_the_best_of_all() -> None:
+    chance = random.Random(6)
+    for _ in range(10):
+        candidates, costs = problem(chance)
+        every = all_solutions(candidates, costs)
+        sizes = [size for _, size in every]
+        budget = chance.randint(min(sizes), max(sizes))
+
+        found = best_within(candidates, costs, budget)
+
+        assert found is not None
+        assert found.size <= budget
+        highest = max(cost for cost, _ in every)
+        assert found.cost - min(cost for cost, size in every if size <= budget) <= 0.12 * highest
+
+
+def test_nothing_where_no_format_is_so_good_or_so_small() -> None:
+    candidates, costs = problem(random.Random(7))
+    assert smallest_within(candidates, costs, 0.99 * least_cost(candidates, costs)) is None
+    assert best_within(candidates, costs, 1000) is None
+
+
+def test_weights_are_as_small_as_the_predicted_divergence_lets_them_be(tiny: HfModel, run: Run) -> None:
+    bits = []
+    for number, limit in enumerate((0.02, 0.006)):
+        _, context = run(Quantize(max_kl=limit), tiny, name=str(number))
+        assert 0.3 * limit < context.metrics["predicted_kl"] <= limit
+        bits.append(context.metrics["bits_per_weight"])
+    assert bits[0] < bits[1]
+
+
+@pytest.mark.parametrize("size", [{}, {"bits_per_weight": 5.5}])
+def test_divergence_out_of_reach_is_refused_with_one_in_reach(
+    tiny: HfModel, run: Run, size: dict[str, float]
+) -> None:
+    with pytest.raises(Refused, match="predicted") as caught:
+        run(Quantize(max_kl=1e-7, **size), tiny)
+    assert ("in the asked size" in caught.value.what) == bool(size)
+    limit = float(str(caught.value.hint).split("max_kl: ")[1].rstrip("`"))
+    _, context = run(Quantize(max_kl=limit, **size), tiny, name="again")
+    assert context.metrics["predicted_kl"] <= limit
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [({"max_kl": 0.0}, "as near as"), ({"max_kl": 0.1, "effort": "fast"}, "looks at no text")],
+)
+def test_divergence_that_cannot_be_predicted_is_refused_beforehand(
+    tiny: HfModel, fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(Refused, match=message):
+        Quantize(**fields).check(tiny, Target())
+
+
+def test_sizes_under_a_divergence_are_not_made_up(tiny: HfModel) -> None:
+    with pytest.raises(Refused, match="once text was looked at"):
+        Quantize(max_kl=0.1).outlook(tiny)
