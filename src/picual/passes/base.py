@@ -63,6 +63,14 @@ class AdapterMerged(Promise):
 
 
 @dataclass(frozen=True, kw_only=True)
+class NetworkRotated(Promise):
+    """The network's logits are the given one's; what was to turn has turned, every other tensor is unchanged."""
+
+    values: bool  # of each attention head
+    residual: bool  # the stream between layers
+
+
+@dataclass(frozen=True, kw_only=True)
 class WeightsQuantized(Promise):
     """Every linear weight is there as integers, read back close to its source; every other tensor is unchanged."""
 

@@ -15,6 +15,7 @@ from picual.space import Settings
 BUILT_IN: dict[str, str] = {
     "lora": "picual.passes.finetune.lora:Lora",
     "merge-adapter": "picual.passes.adapters.merge:MergeAdapter",
+    "rotate": "picual.passes.rotate.rotate:Rotate",
     "quantize": "picual.passes.quantize.quantize:Quantize",
     "rtn": "picual.passes.quantize.rtn:Rtn",
     "hqq": "picual.passes.quantize.hqq:Hqq",

@@ -46,8 +46,8 @@ def check(promise: RuntimeAgrees, given: Model, made: Model, bench: Bench) -> It
         yield Check("runtime-loads", passed=False, detail="; ".join(exported.incomplete))
         return
     source = Source(given)
-    windows = _windows(given, int(source.config.get("max_position_embeddings") or WINDOW))
-    reference = Reference(ReadBack(exported, source), source)
+    windows = windows_of(given, int(source.config.get("max_position_embeddings") or WINDOW))
+    reference = Reference(ReadBack(exported, source), given)
     bench.progress(0, len(windows) + 1, "torch on the exported weights")
     states = reference.hidden(windows)
     rounded = _rounding_block(exported)
@@ -125,7 +125,7 @@ def _rounding_block(exported: Exported) -> int:
     return max((holder.activation_block for holder in exported.linears), default=0)
 
 
-def _windows(model: HfCheckpoint, context: int) -> npt.NDArray[np.int64]:
+def windows_of(model: HfCheckpoint, context: int) -> npt.NDArray[np.int64]:
     """Return token ids (windows, T) of the built-in text, at least 2048 in all, repeated if it is too short."""
     import numpy as np
 

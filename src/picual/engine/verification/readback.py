@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from picual.engine.verification.exported import Exported
 from picual.engine.verification.source import Placed, Source
 from picual.errors import UnreadableModel
+from picual.models import HfCheckpoint
 from picual.models.layout import HEAD
 
 if TYPE_CHECKING:
@@ -89,15 +90,19 @@ class ReadBack(Mapping[str, "torch.Tensor"]):
 
 
 class Reference:
-    """The network over a ``ReadBack``: hidden states of many windows first, logits window by window."""
+    """The network over weights given by name: hidden states of many windows first, logits window by window.
 
-    def __init__(self, weights: ReadBack, source: Source) -> None:
+    Args:
+        weights: By the checkpoint's names, float32; a tied head is there too.
+        model: Whose config says which network.
+    """
+
+    def __init__(self, weights: Mapping[str, torch.Tensor], model: HfCheckpoint) -> None:
         import torch
         import transformers
         from accelerate import init_empty_weights
         from accelerate.hooks import attach_align_device_hook
 
-        model = source.model
         config = transformers.AutoConfig.from_pretrained(
             model.path, trust_remote_code=model.trust_remote_code, local_files_only=True
         )

@@ -11,10 +11,7 @@ adapters, and rounded to its stored dtype once.
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
-import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -23,18 +20,19 @@ from picual import _atomic, _lazy, fingerprint
 from picual.hardware import Machine, Target
 from picual.models import HfAdapter, HfModel, Profile
 from picual.models.hf import read_json
-from picual.models.safetensors_file import BYTES, SafetensorsWriter, TensorInfo, read_pieces
+from picual.models.safetensors_file import TensorInfo
 from picual.numerics import lora
+from picual.passes import rewriting
 from picual.passes.adapters.companions import copy_companions
 from picual.passes.adapters.edits import ADAPTER_FILE, FLOATS, Edit, LowRank, Tie, edits_of, tie_of
 from picual.passes.base import AdapterMerged, Forecast, Pass, PassContext, Promise, PromptContractKept
+from picual.passes.rewriting import Part, Pieces, Shard
 from picual.space import param
 
 if TYPE_CHECKING:
     import torch
 
 STORED = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
-INDEX = "model.safetensors.index.json"
 LIBRARIES_LOADED = 300_000_000  # bytes of anonymous memory once torch is imported
 
 
@@ -60,18 +58,9 @@ class MergeAdapter(Pass[HfAdapter, HfModel]):
         """Merge each shard in the scratch folder, then place all of them."""
         _lazy.need("torch", extra=self.extra, by=self.name).set_num_threads(context.threads)
         work = _work_of(model, self.dtype)
-        total = sum(shard.nbytes for shard in work.shards)
-        done = 0
-        for shard in work.shards:
-            context.progress(done, total, shard.file)
-            _finish(shard, work, context.scratch)
-            done += shard.nbytes
-        for shard in work.shards:
-            _place(context.scratch / shard.file, context.folder / shard.file)
-        _write_index(work, context.folder)
+        rewriting.write(work.base, work.shards, work.inputs, work.content, context)
         _write_config(work, self.dtype, context.folder)
         copy_companions(model, context.folder)
-        context.progress(total, total, "merged")
         _tell(work, context)
         return HfModel(context.folder, work.base.trust_remote_code)
 
@@ -93,39 +82,16 @@ class MergeAdapter(Pass[HfAdapter, HfModel]):
 
 
 @dataclass(frozen=True)
-class _Part:
-    """One tensor to write: where it comes from, as what it is stored, what happens to it."""
-
-    name: str
-    source: TensorInfo
-    dtype: str
-    edits: tuple[Edit, ...]
-
-    @property
-    def untouched(self) -> bool:
-        """Say whether its bytes go over as they are."""
-        return not self.edits and self.dtype == self.source.dtype
-
-
-@dataclass(frozen=True)
-class _Shard:
-    """One file to write, named like the base's."""
-
-    file: str
-    parts: tuple[_Part, ...]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes to read, near enough for progress."""
-        return sum(part.source.nbytes for part in self.parts)
-
-
-@dataclass(frozen=True)
 class _Work:
     base: HfModel
-    shards: tuple[_Shard, ...]
+    shards: tuple[Shard, ...]
+    edits: Mapping[str, list[Edit]]
     untied: Tie | None  # the head gets its own weight
     inputs: str  # digest: a finished shard of other inputs is not ours
+
+    def content(self, part: Part) -> Pieces:
+        """Return the bytes of a weight that an adapter changes, or that is stored as another type."""
+        return [rewriting.raw(_merged(part.source, self.edits.get(part.name, [])), part.dtype)]
 
 
 def _work_of(model: HfAdapter, dtype: str) -> _Work:
@@ -140,13 +106,13 @@ def _work_of(model: HfAdapter, dtype: str) -> _Work:
     if tie is not None and untied is not None:
         # The head keeps what it shared, plus its own edits; where the base stores a copy, that copy is unused.
         sources[tie.head] = tensors[tie.embedding]
-    files: dict[str, list[_Part]] = {file.name: [] for file in base.weight_files()}
+    files: dict[str, list[Part]] = {file.name: [] for file in base.weight_files()}
     for name, source in sources.items():
         stored = STORED.get(dtype, source.dtype) if source.dtype in FLOATS else source.dtype
         home = tensors.get(name, source).file.name
-        files[home].append(_Part(name, source, stored, tuple(edits.get(name, ()))))
-    shards = tuple(_Shard(file, tuple(parts)) for file, parts in files.items())
-    return _Work(base, shards, untied, _inputs(model, dtype))
+        files[home].append(Part(name, source, stored, is_changed=name in edits))
+    shards = tuple(Shard(file, tuple(parts)) for file, parts in files.items())
+    return _Work(base, shards, edits, untied, _inputs(model, dtype))
 
 
 def _inputs(model: HfAdapter, dtype: str) -> str:
@@ -156,76 +122,19 @@ def _inputs(model: HfAdapter, dtype: str) -> str:
     return fingerprint.digest([dtype, *([str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files)])
 
 
-def _finish(shard: _Shard, work: _Work, scratch: Path) -> None:
-    """Write one shard, unless an interrupted run has left it whole."""
-    file, record = scratch / shard.file, scratch / f"{shard.file}.done.json"
-    if record.exists() and file.exists():
-        said = json.loads(record.read_text(encoding="utf-8"))
-        if said == {"inputs": work.inputs, "bytes": file.stat().st_size}:
-            return
-    record.unlink(missing_ok=True)
-    parts = {part.name: part for part in shard.parts}
-    declared = [(part.name, part.dtype, part.source.shape) for part in shard.parts]
-    with SafetensorsWriter(file, declared) as writer:
-        for name in writer.names:
-            writer.append(name, _bytes_of(parts[name]))
-    _atomic.write_json(record, {"inputs": work.inputs, "bytes": file.stat().st_size})
-
-
-def _bytes_of(part: _Part) -> Iterable[bytes | memoryview]:
-    if part.untouched:
-        return read_pieces(part.source)
-    return [_raw(_merged(part), part.dtype)]
-
-
-def _merged(part: _Part) -> torch.Tensor:
+def _merged(source: TensorInfo, edits: list[Edit]) -> torch.Tensor:
     """Return W plus every delta, in float32 (float64 if the base is)."""
     import torch
 
-    wide = torch.float64 if part.source.dtype == "F64" else torch.float32
-    weight = _read(part.source.file, part.source.name).to(wide)
-    for edit in part.edits:
+    wide = torch.float64 if source.dtype == "F64" else torch.float32
+    weight = rewriting.read(source.file, source.name).to(wide)
+    for edit in edits:
         if isinstance(edit, LowRank):
-            a, b = _read(edit.file, edit.a), _read(edit.file, edit.b)
+            a, b = rewriting.read(edit.file, edit.a), rewriting.read(edit.file, edit.b)
             weight += lora.delta(a, b, edit.scale, transposed=edit.transposed)
         else:
-            weight = _read(edit.file, edit.tensor).to(wide)
+            weight = rewriting.read(edit.file, edit.tensor).to(wide)
     return weight
-
-
-def _read(file: Path, name: str) -> torch.Tensor:
-    from safetensors import safe_open
-
-    with safe_open(file, framework="pt") as tensors:
-        tensor: torch.Tensor = tensors.get_tensor(name)
-    return tensor.clone()  # its own memory: the file's pages are not ours to add to
-
-
-def _raw(weight: torch.Tensor, dtype: str) -> memoryview:
-    """Return a tensor's bytes in a safetensors dtype, rounding once."""
-    import torch
-
-    kinds = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-    return memoryview(weight.to(kinds[dtype]).contiguous().view(torch.uint8).numpy().reshape(-1).data)
-
-
-def _place(file: Path, goal: Path) -> None:
-    """Give the finished shard its second name in the result; where links are not possible, copy it."""
-    try:
-        os.link(file, goal)
-    except OSError:
-        shutil.copyfile(file, goal)
-
-
-def _write_index(work: _Work, folder: Path) -> None:
-    if not (work.base.path / INDEX).exists():
-        return
-    parts = [part for shard in work.shards for part in shard.parts]
-    index = {
-        "metadata": {"total_size": sum(part.source.count * BYTES[part.dtype] for part in parts)},
-        "weight_map": {part.name: shard.file for shard in work.shards for part in shard.parts},
-    }
-    _atomic.write_json(folder / INDEX, index)
 
 
 def _write_config(work: _Work, dtype: str, folder: Path) -> None:
@@ -240,14 +149,11 @@ def _write_config(work: _Work, dtype: str, folder: Path) -> None:
 
 
 def _tell(work: _Work, context: PassContext) -> None:
-    merged = sorted(
-        (part for shard in work.shards for part in shard.parts if part.edits), key=lambda part: part.name
-    )
-    for part in merged:
-        context.changed(part.name, "; ".join(str(edit) for edit in part.edits))
+    for name, edits in sorted(work.edits.items()):
+        context.changed(name, "; ".join(str(edit) for edit in edits))
     if work.untied is not None:
         context.noted(
             f"`{work.untied.head}` and `{work.untied.embedding}` were tied and no longer hold the same weight: "
             "each is stored, and `tie_word_embeddings` is off"
         )
-    context.metrics["merged"] = len(merged)
+    context.metrics["merged"] = len(work.edits)

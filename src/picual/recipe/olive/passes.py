@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from picual.errors import nearest
-from picual.recipe.olive import build, lora, pass_names, quantizers
+from picual.recipe.olive import build, lora, pass_names, quantizers, rotations
 from picual.recipe.olive.alternatives import choice
 from picual.recipe.olive.chains import Link, links_of, quantizes
 from picual.recipe.olive.context import Context
@@ -40,7 +40,6 @@ _FILES: dict[str, Reason] = dict.fromkeys(
 )
 
 _REASONS = {
-    **dict.fromkeys(pass_names.ROTATING, "rotates weights, which is not available in this version"),
     **dict.fromkeys(
         pass_names.ONNX_QUANTIZERS,
         "quantizes an exported model; here weights are quantized before: `rtn`, then `build-genai`",
@@ -176,6 +175,8 @@ def _step(reading: Reading, name: str, found: Found, link: Link, inside: str = "
     elif kind in pass_names.QUANTIZERS or link.is_moved:
         type_, fields, told = quantizers.read_quantizer(context, step, kind, link)
         known = quantizers.KNOWN
+    elif kind in pass_names.ROTATING:
+        (type_, fields, told), known = rotations.read_rotation(context, step, kind), rotations.KNOWN
     else:
         return _unavailable(context, step, given, found, host)
     assert given is not None

@@ -70,7 +70,7 @@ UNUSED: dict[str, Reason] = {
     "moe_fallback_threshold": _NO_EXPERTS,
     "moe_fallback_min_k_multiple": _NO_EXPERTS,
     "device": ("ignored", "Picual computes on the device of its host"),
-    "rotation": ("later", "rotations of weights are not available in this version"),
+    "rotation": ("later", "a step `rotate` before this one rotates weights"),
     "damp_auto_increment": ("ignored", "`damping` is one value"),
     "static_groups": ("mapped", "grids are always fixed before the columns are ordered"),
     "true_sequential": ("mapped", "each layer is rounded on what the quantized layers before it leave"),

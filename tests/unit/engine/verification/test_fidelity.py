@@ -26,7 +26,7 @@ def test_torch_on_the_weights_read_back_is_the_checkpoint_when_nothing_was_round
     exports: Any, layout: Layout, tied: bool
 ) -> None:
     source, model = exports(layout, tied=tied, precision="fp32")
-    reference = Reference(ReadBack(Exported(model.decoder()), Source(source)), Source(source))
+    reference = Reference(ReadBack(Exported(model.decoder()), Source(source)), source)
 
     states = reference.hidden(IDS)
     with reference.head() as logits:
@@ -40,7 +40,7 @@ def test_torch_on_the_weights_read_back_is_the_checkpoint_when_nothing_was_round
 
 def test_nothing_but_the_layer_at_work_is_held(exports: Any) -> None:
     source, model = exports(precision="int4")
-    reference = Reference(ReadBack(Exported(model.decoder()), Source(source)), Source(source))
+    reference = Reference(ReadBack(Exported(model.decoder()), Source(source)), source)
     reference.hidden(IDS)
     assert {str(weight.device) for weight in reference._network.parameters()} == {"meta"}
 

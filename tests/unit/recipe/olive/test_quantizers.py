@@ -273,15 +273,6 @@ def test_what_is_said_for_no_quantizer_is_not_taken_for_one(read, type_):
     assert note(recipe, "passes.s")[1].startswith(f"`{type_}` says how the quantizer right after it quantizes")
 
 
-@pytest.mark.parametrize("type_", ["QuaRot", "SpinQuant"])
-def test_rotations_are_for_later(read, type_):
-    recipe = read({"q": {"type": type_}, "g": {"type": "GptqQuantizer", "group_size": 32}}, accepted=False)
-
-    assert [step.type for step in recipe.steps] == [type_, "gptq"]
-    kind, text = note(recipe, "passes.q")
-    assert (kind, "rotates weights, which is not available in this version" in text) == ("later", True)
-
-
 @pytest.mark.parametrize("precision", ["int4", "fp16"])
 def test_a_builder_keeps_the_integers_of_the_step_before_it(read, precision):
     build = {
