@@ -29,8 +29,9 @@ from picual.recipe import check as checking
 from picual.recipe import dump
 from picual.recipe import load as loading
 from picual.recipe.load import Overrides
-from picual.recipe.optimizing import Wish, recipe_for
+from picual.recipe.optimizing import note_of, recipe_for
 from picual.recipe.schema import Recipe
+from picual.recipe.wish import Wish
 from picual.report.tracking import track
 from picual.space import fields_of
 from picual.store.local import Store
@@ -280,9 +281,9 @@ def sizes_by_weight(model: Path, fields: Mapping[str, Any]) -> list[dict[str, An
 
 
 def optimizing(model: str | Mapping[str, Any], **wish: Any) -> tuple[Recipe, list[str]]:
-    """Return the recipe that ``picual optimize`` runs, and why. Takes the fields of ``optimizing.Wish``."""
+    """Return the recipe that ``picual optimize`` runs, and why. Takes the fields of ``wish.Wish``."""
     mapping, reasons = recipe_for(Wish(model=model, **wish))
-    return loading.load(mapping), reasons
+    return replace(loading.load(mapping), notes=tuple(map(note_of, reasons))), reasons
 
 
 def write_recipe(recipe: Recipe, output: Path) -> Path:
@@ -296,6 +297,11 @@ def write_recipe(recipe: Recipe, output: Path) -> Path:
     return file
 
 
+def written(recipe: Recipe, output: Path, *, overrides: Overrides | None = None) -> Recipe:
+    """Write a recipe to ``output/recipe.yaml`` and return it as it is read from there, its notes kept."""
+    return replace(load(write_recipe(recipe, output), overrides=overrides), notes=recipe.notes)
+
+
 def _found(name: str, folder: Path) -> str:
     """Return the absolute path of what exists on this machine; any other name as it is."""
     path = folder / Path(name).expanduser()
@@ -306,13 +312,13 @@ def optimize(
     model: str | Mapping[str, Any], *, output: Path, store: Path | None = None,
     listeners: tuple[Listener, ...] = (), **wish: Any,
 ) -> Outcome:  # fmt: skip
-    """Make the best deployable form of a model inside the limits of ``optimizing.Wish``.
+    """Make the best deployable form of a model inside the limits of ``wish.Wish``.
 
     Raises:
         NothingFits: No candidate keeps the limits; the closest is in the message.
     """
     recipe, _ = optimizing(model, **wish)
-    return run(write_recipe(recipe, output), output=output, store=store, listeners=listeners)
+    return run(written(recipe, output), output=output, store=store, listeners=listeners)
 
 
 def finetune(model: str | Mapping[str, Any], *, data: Mapping[str, Any], output: Path, **fields: Any) -> Outcome:

@@ -122,7 +122,7 @@ def _milestone(event: Mapping[str, Any], say: Say) -> None:
             settings = ", ".join(
                 f"{name.rpartition('.')[2]} {value}" for name, value in event["candidate"].items()
             )
-            say(f"trial {event['number']} of {event['of']}: {settings}")
+            say(f"trial {event['number']} of {event['of']}" + (f": {settings}" if settings else ""))
         case "trial":
             say(f"      {_ending(event)}")
         case "warning":

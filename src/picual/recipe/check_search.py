@@ -74,6 +74,12 @@ def _space_findings(recipe: Recipe, settings: Settings) -> Iterator[tuple[str, s
             f"`{settings.sampler}` needs a space that can be counted",
             "`sampler: tpe`, or lists of values",
         )
+    if settings.sampler == "bisect" and (len(space.parameters) != 1 or space.candidates() is None):
+        yield (
+            "sampler",
+            f"`bisect` halves a list of values of one parameter, and this search has {len(space.parameters)}",
+            "`sampler: auto`, or a list for the one that is to be halved",
+        )
 
 
 def _goal_findings(recipe: Recipe, settings: Settings) -> Iterator[tuple[str, str, str]]:

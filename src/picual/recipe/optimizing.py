@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from picual.data.base import DataConfig
 from picual.data.files import rows
+from picual.data.formats import TEXTS
 from picual.errors import BadValue
 from picual.metrics.classification import MOST_CLASSES
+from picual.recipe.candidates import candidates
+from picual.recipe.schema import Note
+from picual.recipe.wish import Wish
 
-Aim = Literal["quality", "size", "speed"]
-TRIALS = 8
 LONGEST_ANSWER = 40  # characters that can be asked for word for word
 SAMPLE = 500  # rows that are looked at to tell a label from a text
 # Columns that by custom hold what is asked and what is answered.
@@ -26,35 +27,6 @@ PAIRS = (
 CHATS = ("messages", "conversations")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What a user asks for.
-
-    Attributes:
-        model: As in a recipe.
-        device: What it is made for.
-        precision: Of the weights; None: int4 or int8, whichever keeps the limits best.
-        data: A data set as in a recipe, for the accuracy; empty without one.
-        max_size: Such as ``110MB``.
-        min_accuracy: Such as ``0.85``, or ``0.99x`` of the unquantized model's.
-        max_kl: Nats from the unquantized model.
-        max_latency: Such as ``8ms`` a token.
-        aim: What is best among those that keep the limits; None: by the limits.
-        trials: At most.
-    """
-
-    model: str | Mapping[str, Any]
-    device: str = "cpu"
-    precision: str | None = "int4"
-    data: Mapping[str, Any] = field(default_factory=dict)
-    max_size: str | None = None
-    min_accuracy: str | None = None
-    max_kl: float | None = None
-    max_latency: str | None = None
-    aim: Aim | None = None
-    trials: int = TRIALS
-
-
 def recipe_for(wish: Wish) -> tuple[dict[str, Any], list[str]]:
     """Return the recipe as a mapping, and why it is so.
 
@@ -63,36 +35,33 @@ def recipe_for(wish: Wish) -> tuple[dict[str, Any], list[str]]:
     """
     reasons: list[str] = []
     mapping: dict[str, Any] = {"version": 1, "model": wish.model, "target": {"device": wish.device}}
-    asked: dict[str, Any] = {}
+    asked: dict[str, Any] | None = None
     if wish.data:
-        told, asked = _asked(wish, reasons)
+        told, asked = ({}, None) if _is_text(wish) else _asked(wish, reasons)
         mapping["data"] = {"data": {**wish.data, **told}}
-    mapping["passes"] = dict(_passes(wish, reasons))
+    tried = candidates(wish)
+    merging = {}
+    if _is_adapter(wish.model):
+        reasons.append("merge-adapter: the model is an adapter, and the runtime takes plain weights")
+        merging = {"merge-adapter": dict[str, Any]()}
+    reasons += tried.reasons
+    mapping["passes"] = {**merging, **tried.steps}
     mapping["metrics"] = dict(_metrics(wish, asked))
-    mapping["search"] = _search(wish, reasons)
+    mapping["search"] = _search(wish, min(wish.trials, tried.count), reasons)
+    if tried.sampler is not None:
+        mapping["search"]["sampler"] = tried.sampler
     return mapping, reasons
 
 
-def _passes(wish: Wish, reasons: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    if _is_adapter(wish.model):
-        reasons.append("merge-adapter: the model is an adapter, and the runtime takes plain weights")
-        yield "merge-adapter", {}
-    fields: dict[str, Any] = {"precision": wish.precision or {"search": ["int4", "int8"]}}
-    if wish.precision in {None, "int4", "int8"}:
-        fields |= {"block": {"search": [32, 64, 128]}, "symmetric": {"search": [False, True]}}
-        reasons.append(
-            "build-genai: smaller blocks and zero points keep more of the model, larger and none save bytes"
-        )
-    if wish.precision in {None, "int4"}:
-        fields["head"] = {"search": ["int8", "int4"]}
-        reasons.append(
-            "build-genai: the head is the largest matrix of a small model, so its width is tried both ways"
-        )
-    yield "build-genai", fields
+def note_of(reason: str) -> Note:
+    """Return a reason as a note of the recipe: on the pass or metric it begins with, else on the search."""
+    path, colon, text = reason.partition(": ")
+    begins = bool(colon) and " " not in path
+    return Note(path=path if begins else "search", kind="chosen", text=text if begins else reason)
 
 
-def _metrics(wish: Wish, asked: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    if wish.data:
+def _metrics(wish: Wish, asked: Mapping[str, Any] | None) -> Iterator[tuple[str, dict[str, Any]]]:
+    if asked is not None:
         yield "accuracy", {"data": "data", "split": "all", **asked}
     elif wish.min_accuracy is not None:
         raise BadValue("an accuracy needs rows to ask", hint="--data FILE, or a limit without data: --max-kl 0.1")
@@ -102,7 +71,7 @@ def _metrics(wish: Wish, asked: Mapping[str, Any]) -> Iterator[tuple[str, dict[s
         yield "latency", {}
 
 
-def _search(wish: Wish, reasons: list[str]) -> dict[str, Any]:
+def _search(wish: Wish, trials: int, reasons: list[str]) -> dict[str, Any]:
     bounds: dict[str, str] = {}
     if wish.max_size is not None:
         bounds["size"] = f"<= {wish.max_size}"
@@ -112,15 +81,20 @@ def _search(wish: Wish, reasons: list[str]) -> dict[str, Any]:
         bounds["accuracy"] = _accuracy_bound(wish.min_accuracy)
     if wish.max_latency is not None:
         bounds["latency.ms_per_token"] = f"<= {wish.max_latency}"
-    aim = wish.aim or ("size" if bounds and wish.max_size is None else "quality")
-    goal = {"quality": "divergence.kl", "size": "size", "speed": "latency.ms_per_token"}[aim]
+    goal = {"quality": "divergence.kl", "size": "size", "speed": "latency.ms_per_token"}[wish.goal]
     reasons.append({
         "quality": "the best is the nearest to the unquantized model (KL divergence), which tells apart what"
                    " accuracy cannot",
-        "size": "the best is the smallest that keeps the limits: no size was asked for",
+        "size": "the best is the smallest that keeps the limits",
         "speed": "the best is the fastest a token",
-    }[aim])  # fmt: skip
-    return {"minimize": goal, "subject_to": bounds, "trials": wish.trials}
+    }[wish.goal])  # fmt: skip
+    return {"minimize": goal, "subject_to": bounds, "trials": trials}
+
+
+def _is_text(wish: Wish) -> bool:
+    """Say whether the data hold nothing to ask, and nothing that has to be asked."""
+    plain = all(Path(str(file)).suffix.lower() in TEXTS for file in wish.data.get("files", ("",)))
+    return wish.min_accuracy is None and (bool(wish.data.get("text")) or plain)
 
 
 def _accuracy_bound(text: str) -> str:

@@ -77,11 +77,11 @@ class HostSpec:
 class Note:
     """What became of one field of an Olive config: mapped elsewhere, defaulted, or not honoured and why.
 
-    A ``warning`` is about what the recipe says, in whatever dialect.
+    A ``warning`` is about what the recipe says, in whatever dialect; ``chosen`` is why ``optimize`` wrote it so.
     """
 
     path: str  # dotted path in the config, `passes.lora.config.double_quant`
-    kind: Literal["mapped", "defaulted", "ignored", "replaced", "later", "warning"]
+    kind: Literal["mapped", "defaulted", "ignored", "replaced", "later", "warning", "chosen"]
     text: str
 
 

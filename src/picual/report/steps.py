@@ -17,6 +17,7 @@ WORST_LAYERS = 10
 MOST_SITES = 4  # named of a group of skipped places
 KINDS = {
     "defaulted": "a default was used", "ignored": "not used", "replaced": "replaced", "later": "not yet supported",
+    "chosen": "chosen",
 }  # fmt: skip
 
 

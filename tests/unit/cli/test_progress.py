@@ -46,6 +46,13 @@ def test_lines_are_plain_and_sparse(capsys: pytest.CaptureFixture[str], monkeypa
     assert shown[-1].endswith("3.0 s, 4 checks passed")
 
 
+def test_a_trial_is_named_by_its_settings_if_it_has_any(capsys: pytest.CaptureFixture[str]) -> None:
+    for candidate in ({}, {"quantize.bits": 4}):
+        Lines()({"event": "trial", "status": "start", "number": 1, "of": 2, "candidate": candidate})
+
+    assert capsys.readouterr().err.splitlines() == ["trial 1 of 2", "trial 1 of 2: bits 4"]
+
+
 def test_a_bar_moves_and_ends_with_the_run(capsys: pytest.CaptureFixture[str]) -> None:
     bar = Bar()
     bar({"event": "run", "status": "start", "steps": []})

@@ -31,6 +31,7 @@ SPACE = Space((
 ))  # fmt: skip
 LOSS = Measurement("divergence", "kl")
 BOUND = Bound.read(Measurement("size", "size_mb"), "<= 95")
+NAMES = tuple(name for name in samplers.names() if name != "bisect")  # which takes one row: test_bisect
 GOALS = Settings(objectives=(Objective(LOSS, "minimize"),), bounds=(BOUND,), trials=14)
 
 
@@ -74,7 +75,7 @@ def run(
     return loop.go()
 
 
-@pytest.mark.parametrize("name", samplers.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_every_sampler_tries_no_candidate_twice_and_none_without_hope(tmp_path: Path, name: str) -> None:
     a_study = study(tmp_path)
 
@@ -87,7 +88,7 @@ def test_every_sampler_tries_no_candidate_twice_and_none_without_hope(tmp_path: 
     assert all(size(trial.candidate) <= 95 for trial in a_study.trials)
 
 
-@pytest.mark.parametrize("name", samplers.names())
+@pytest.mark.parametrize("name", NAMES)
 def test_a_study_that_ended_anywhere_goes_on_to_the_same_trials(tmp_path: Path, name: str) -> None:
     whole = study(tmp_path / "whole")
     run(whole, name)
@@ -110,7 +111,7 @@ def test_a_study_that_ended_anywhere_goes_on_to_the_same_trials(tmp_path: Path, 
     assert [trial.number for trial in cut.trials] == list(range(1, len(whole.trials) + 1))
 
 
-@pytest.mark.parametrize("name", samplers.names())
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("lost", [5, 6])
 def test_one_of_two_side_by_side_that_was_lost_keeps_its_number(tmp_path: Path, name: str, lost: int) -> None:
     whole = study(tmp_path / "whole")

@@ -10,7 +10,7 @@ import click
 from picual import api
 from picual.cli import options, progress, render
 from picual.recipe.load import Overrides
-from picual.recipe.optimizing import TRIALS
+from picual.recipe.wish import TRIALS
 
 
 @click.command()
@@ -19,7 +19,7 @@ from picual.recipe.optimizing import TRIALS
 @click.option("--target", type=click.Choice(["cpu", "gpu", "npu"]), default="cpu", help="What it is made for.")
 @click.option(
     "--precision", type=click.Choice(["int4", "int8", "fp16", "fp32", "auto"]), default="int4",
-    help="Of the weights; `auto`: int4 or int8.",
+    help="Of the weights; int4: some wider where limits leave room; `auto`: int4 or int8.",
 )  # fmt: skip
 @click.option("--max-size", metavar="SIZE", help="Such as 110MB.")
 @click.option("--min-accuracy", metavar="SHARE", help="Such as 0.85, or 0.99x of the unquantized model's.")
@@ -40,10 +40,9 @@ def optimize(**given: Any) -> None:
     for reason in reasons:
         click.echo(f"chosen: {reason}", err=True)
     output = given["output"] or Path("picual-optimize")
-    file = api.write_recipe(recipe, output)
-    click.echo(f"recipe: {file}", err=True)
+    written = api.written(recipe, output, overrides=Overrides(trust=given["trust"]))
+    click.echo(f"recipe: {written.file}", err=True)
     outcome = api.run(
-        file, output=output, store=given["store"], offline=given["offline"], listeners=progress.listeners(),
-        overrides=Overrides(trust=given["trust"]),
-    )  # fmt: skip
+        written, output=output, store=given["store"], offline=given["offline"], listeners=progress.listeners()
+    )
     render.show_outcome(outcome.report, worked=outcome.result.worked, as_json=given["as_json"])

@@ -13,6 +13,7 @@ BUILT_IN: dict[str, str] = {
     "random": "picual.search.samplers.random_order:RandomOrder",
     "gp": "picual.search.samplers.gaussian_process:GaussianProcess",
     "tpe": "picual.search.samplers.tpe:Tpe",
+    "bisect": "picual.search.samplers.bisect:Bisect",
     "nsga2": "picual.search.samplers.nsga2:Nsga2",
 }
 LARGEST_MODELLED = 20_000  # candidates that a Gaussian process ranks in a blink
