@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 from picual.models import Profile
 from picual.numerics.block_sizes import Bits, nbytes
@@ -48,16 +49,21 @@ def exported_bytes(profile: Profile, *, precision: str, block: int, symmetric: b
     tables = form(profile.vocabulary, profile.hidden, bits=bits[head])
     if not profile.tied:
         tables += form(profile.vocabulary, profile.hidden, bits=8)
-    return graph + caches + 4 * profile.other + tables + _linear_bytes(profile, bits[precision], block, symmetric)
+    body = functools.partial(form, bits=bits[precision])
+    return graph + caches + 4 * profile.other + tables + linear_bytes(profile, body)
 
 
-def _linear_bytes(profile: Profile, bits: Bits, block: int, symmetric: bool) -> int:
-    """Return the bytes of all linear layers; each matrix by its own shape, since rows are filled up to a block."""
+def linear_bytes(profile: Profile, form: Callable[[int, int], int]) -> int:
+    """Return the bytes of all linear layers; each matrix by its own shape, since rows are filled up to a block.
+
+    Args:
+        profile: Of the checkpoint.
+        form: Bytes of a matrix by its rows and columns.
+    """
     down = profile.intermediate * profile.hidden * profile.layers
     attention_width = profile.heads * profile.head_size
     out = attention_width * profile.hidden * profile.layers
     rest = profile.linear - down - out
-    form = functools.partial(nbytes, bits=bits, block=block, symmetric=symmetric)
     if rest <= 0 or not profile.intermediate:
         return form(profile.linear // profile.hidden, profile.hidden)
     return (

@@ -25,10 +25,10 @@ from picual import _atomic, fingerprint
 from picual.errors import Refused
 from picual.hardware import Machine, Target
 from picual.models import HfModel, Profile, QuantizedHfModel
-from picual.numerics.block_sizes import Bits, Format
+from picual.numerics.block_sizes import Bits, Format, nbytes
 from picual.passes.base import Forecast, PassContext
 from picual.passes.export import sizes
-from picual.passes.quantize.base import Quantizer
+from picual.passes.quantize.base import EMBEDDING_BITS, WIDTHS, Quantizer
 from picual.passes.quantize.calibration import windows_of
 from picual.passes.quantize.gptq import Gptq
 from picual.passes.quantize.measuring import TOKENS, Costs, by_weights_alone, measured
@@ -209,8 +209,11 @@ class Quantize(Quantizer):
         if site.layer is None and (self.head is not None or not site.is_head):
             widths = (form.bits,)
         blocks = HEAD_BLOCKS if site.layer is None else BODY_BLOCKS
-        fitting = [block for block in blocks if site.width % block == 0] or [form.block]
-        return [Format(bits=bits, block=block, symmetric=self.symmetric) for bits in widths for block in fitting]
+        return [
+            Format(bits=bits, block=block, symmetric=self.symmetric)
+            for bits in widths
+            for block in _fitting(site.width, blocks, form.block)
+        ]
 
     def forecast(self, profile: Profile, target: Target, machine: Machine, rows: Mapping[str, int]) -> Forecast:
         """Say what its way of rounding takes."""
@@ -221,7 +224,7 @@ class Quantize(Quantizer):
         return dataclasses.replace(found, disk=self.profile_after(profile).bytes)
 
     def profile_after(self, profile: Profile) -> Profile:
-        """Return the sizes of the quantized checkpoint; under a limit, that limit."""
+        """Return the sizes of the quantized checkpoint; under a limit that limit, or the least there is."""
         plain = super().profile_after(profile)
         limits = []
         if self.max_size is not None:
@@ -231,7 +234,31 @@ class Quantize(Quantizer):
             limits.append(int(self.bits_per_weight / 8 * weights))
         if not limits:
             return plain
-        return dataclasses.replace(plain, quantized=min(limits), bytes=min(limits) + 4 * profile.other)
+        quantized = max(min(limits), self._least(profile))
+        return dataclasses.replace(plain, quantized=quantized, bytes=quantized + 4 * profile.other)
+
+    def _least(self, profile: Profile) -> int:
+        """Return the bytes of the smallest formats; 0 where overrides may make them smaller."""
+        if self.overrides:
+            return 0
+
+        def body(height: int, width: int) -> int:
+            return self._smallest_of(height, width, 4, BODY_BLOCKS, self.block)
+
+        def table(bits: Bits) -> int:
+            return self._smallest_of(profile.vocabulary, profile.hidden, bits, HEAD_BLOCKS, self.head_block)
+
+        tables = table(4 if self.head is None else WIDTHS[self.head])
+        return sizes.linear_bytes(profile, body) + tables + (0 if profile.tied else table(EMBEDDING_BITS))
+
+    def _smallest_of(self, height: int, width: int, bits: Bits, blocks: tuple[int, ...], other: int) -> int:
+        fitting = _fitting(width, blocks, other)
+        return min(nbytes(height, width, bits=bits, block=block, symmetric=self.symmetric) for block in fitting)
+
+
+def _fitting(width: int, blocks: tuple[int, ...], other: int) -> list[int]:
+    """Return the blocks that a width is a multiple of, or the one that is taken where none is."""
+    return [block for block in blocks if width % block == 0] or [other]
 
 
 def _remember(costs: Costs, file: Path, inputs: str) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ from picual.models import HfModel, QuantizedHfModel
 from picual.numerics.block_sizes import Bits, Format
 from picual.passes.base import PassContext
 from picual.passes.quantize.quantize import Quantize
-from picual.passes.quantize.sites import Site, bytes_of
+from picual.passes.quantize.sites import Site, bytes_of, sites_of
 from picual.passes.quantize.solving import best_within, least_cost, smallest_within
+from picual.testing.tiny import tiny_model
 
 Run = Callable[..., tuple[QuantizedHfModel, PassContext]]
 Problem = tuple[dict[Site, list[Format]], dict[Site, dict[Format, float]]]
@@ -115,3 +117,28 @@ def test_divergence_that_cannot_be_predicted_is_refused_beforehand(
 def test_sizes_under_a_divergence_are_not_made_up(tiny: HfModel) -> None:
     with pytest.raises(Refused, match="once text was looked at"):
         Quantize(max_kl=0.1).outlook(tiny)
+
+
+@pytest.mark.parametrize("fields", [{}, {"head": "int8"}, {"symmetric": True}])
+@pytest.mark.parametrize("tied", [True, False])
+def test_size_below_the_smallest_formats_is_forecast_as_theirs(
+    tmp_path: Path, tied: bool, fields: dict[str, Any]
+) -> None:
+    model = tiny_model(tmp_path / "hf", tied=tied)
+    a_pass = Quantize(max_size=1000, bits_per_weight=1.0, **fields)
+    least = sum(
+        min(bytes_of(site, Format(bits=bits, block=block, symmetric=a_pass.symmetric)) for block in blocks)
+        for site in sites_of(model)
+        for bits, blocks in [_smallest(site, a_pass.head)]
+    )
+
+    assert a_pass.profile_after(model.profile()).quantized == least
+    assert Quantize(bits_per_weight=7.0).profile_after(model.profile()).quantized == int(
+        7 / 8 * sum(site.weights for site in sites_of(model))
+    )
+
+
+def _smallest(site: Site, head: str | None) -> tuple[Bits, tuple[int, ...]]:
+    if site.layer is None:
+        return (4 if site.is_head and head is None else 8), (32, 64)
+    return 4, (32, 64) if site.width % 128 else (32, 64, 128)
