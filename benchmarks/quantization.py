@@ -1,12 +1,15 @@
 """What int4 costs and takes, on real text: size, perplexity, divergence and time of each way to quantize.
 
-    python benchmarks/quantization.py quality MODEL TEXT [--windows 12]
+    python benchmarks/quantization.py quality MODEL TEXT [--windows 12] [--table FILE.json]
     python benchmarks/quantization.py memory [--gigabytes 0.5 1]
 
 ``quality``: MODEL is a float checkpoint, TEXT a long UTF-8 file. The first 70 % of it is calibration text, what
 is left is scored; every number is taken in ONNX Runtime with activations rounded to int8, with an empty store.
-Ends with 1 when a limit is missed. ``memory``: peak anonymous memory of quantizing and exporting seeded random
-checkpoints in Llama's layout without text, the gate included, against the largest layer plus 600 MB.
+Ends with 1 when a limit is missed. With ``--table`` its rows are kept, dated; rows in that file that others than
+Picual (``who``) or other ways made stay, and ``quantization_plots.py`` draws them all.
+
+``memory``: peak anonymous memory of quantizing and exporting seeded random checkpoints in Llama's layout without
+text, the gate included, against the largest layer plus 600 MB.
 
 Nothing else should run meanwhile.
 """
@@ -18,10 +21,11 @@ import json
 import sys
 import tempfile
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from picual import api, fingerprint
+from picual import _atomic, api, fingerprint
 from picual.errors import PicualError
 
 # Name, fields of `quantize`, largest perplexity relative to the float model's, most seconds of the step.
@@ -46,17 +50,18 @@ def main() -> None:
     quality_.add_argument("text", type=Path)
     quality_.add_argument("--windows", type=int, default=12)
     quality_.add_argument("--only", default="", help="Ways whose name begins so.")
+    quality_.add_argument("--table", type=Path, help="JSON file that keeps the rows.")
     memory_ = verbs.add_parser("memory")
     memory_.add_argument("--gigabytes", type=float, nargs="+", default=[0.5, 1.0, 2.0])
     given = parser.parse_args()
     if given.verb == "quality":
-        missed = quality(given.model, given.text, given.windows, given.only)
+        missed = quality(given.model, given.text, given.windows, given.only, given.table)
     else:
         missed = memory(given.gigabytes)
     sys.exit(f"over the limit: {', '.join(missed)}" if missed else 0)
 
 
-def quality(model: Path, text: Path, windows: int, only: str) -> list[str]:
+def quality(model: Path, text: Path, windows: int, only: str, table: Path | None) -> list[str]:
     """Print a row for each way to quantize, and return those that miss a limit."""
     whole = text.read_text(encoding="utf-8")
     cut = int(SHARE * len(whole))
@@ -78,7 +83,18 @@ def quality(model: Path, text: Path, windows: int, only: str) -> list[str]:
             )
             if row["ratio"] > largest or row["seconds"] > longest:
                 missed.append(name)
+            if table is not None:
+                about = {"model": model.resolve().name, "text": text.name, "windows": windows}
+                keep_row({"who": "Picual", "way": name, **about, **row}, table)
     return missed
+
+
+def keep_row(row: dict[str, Any], table: Path) -> None:
+    """Put a row into a table, in the place of the one that the same way left there before."""
+    rows = json.loads(table.read_text(encoding="utf-8"))["rows"] if table.exists() else []
+    rows = [one for one in rows if (one["who"], one["way"]) != (row["who"], row["way"])]
+    today = datetime.now(UTC).date().isoformat()
+    _atomic.write_json(table, {"date": today, "rows": [*rows, {"date": today, **row}]})
 
 
 def run(place: Path, model: Path, fields: dict[str, Any], windows: int) -> dict[str, Any]:
