@@ -76,7 +76,7 @@ def slices_of(name: str, tensors: Mapping[str, TensorInfo], config: Mapping[str,
     for part in ("q_proj", "k_proj", "v_proj"):
         fused = name.replace(f".{part}.", ".qkv_proj.")
         if fused != name and fused in tensors:
-            start, stop = _rows_of_part(part, config)
+            start, stop = rows_of_part(part, config)
             return [TensorSlice(fused, start, stop)] if stop <= tensors[fused].shape[0] else []
     return []
 
@@ -85,7 +85,7 @@ def _whole(tensor: TensorInfo) -> TensorSlice:
     return TensorSlice(tensor.name, 0, tensor.shape[0] if tensor.shape else 1)
 
 
-def _rows_of_part(part: str, config: Mapping[str, Any]) -> tuple[int, int]:
+def rows_of_part(part: str, config: Mapping[str, Any]) -> tuple[int, int]:
     """Return the rows of query, key or value in Phi-3's ``qkv_proj``."""
     config = config.get("text_config", config)
     heads = int(config["num_attention_heads"])

@@ -2,24 +2,46 @@
 
 Layers that read the same x (K,) are rounded as Q(W diag(c)) diag(1/c), with c = a^r over its geometric middle,
 a = E|x|; 1/c goes into what writes x, so nothing is left to do at run time. Of the exponents r the one of least
-output error is taken, sum tr(D H D^T) over the layers. Apart from that, each block's range may be cut.
+output error is taken, sum tr(D H D^T) over the layers. With ``duo`` scaling c = a^r / m^(1-r) is tried too, m the
+mean of |w| in a column relative to the largest of its block. Apart from that, each block's range may be cut.
 
 When: with calibration data; before any way of rounding, whose gain comes on top.
 Cost: one rounding and N K^2 multiplications for each exponent; N K block for each cut.
-Source: Lin et al., "AWQ", arXiv 2306.00978, section 3.2; the cut is that of its code.
+Source: Lin et al., "AWQ", arXiv 2306.00978, section 3.2; the cut is that of its code; ``duo`` scaling: AutoAWQ.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
+from picual.numerics import rounding
 from picual.numerics.grids import Grid, away_from_zero, covering
+from picual.numerics.rounding import Rounded, filled, filled_square
 
 RATIOS = tuple(step / 20 for step in range(20))
 CUTS = tuple(1 - step / 20 for step in range(11))
 SMALLEST = 1e-4  # of a scale, before it is put in the middle: an input that is always zero has none
+
+
+class MeanSizes:
+    """a = E|x| of a layer's inputs, added up batch by batch."""
+
+    def __init__(self, width: int) -> None:
+        self._sum = torch.zeros(width)
+        self._count = 0
+
+    def add(self, inputs: torch.Tensor) -> None:
+        """Take inputs (..., K) in."""
+        flat = inputs.reshape(-1, inputs.shape[-1]).float()
+        self._sum += flat.abs().sum(0)
+        self._count += len(flat)
+
+    def mean(self) -> torch.Tensor:
+        """Return a (K,)."""
+        return self._sum / max(self._count, 1)
 
 
 def search_scales(
@@ -31,6 +53,7 @@ def search_scales(
     block: int,
     symmetric: bool,
     ratios: Sequence[float] = RATIOS,
+    duo: bool = False,
 ) -> torch.Tensor:
     """Return the scales c (K,) under which the layers' outputs change least; ones where none is better than none.
 
@@ -39,24 +62,41 @@ def search_scales(
         mean_abs_input: E|x| (K,).
         hessian: H (K, K) of x.
         bits: 2, 4 or 8.
-        block: Weights that share a scale; it must divide K.
+        block: Weights that share a scale.
         symmetric: Without zero points.
         ratios: Exponents r to try; ones are tried in any case.
+        duo: Whether the sizes of the weights enter too, in as many further tries.
     """
     best = torch.ones_like(mean_abs_input)
     least = _scaled_error(weights, best, hessian, bits, block, symmetric)
-    for ratio in ratios:
-        scales = input_scales(mean_abs_input, ratio)
+    tries = [input_scales(mean_abs_input, ratio) for ratio in ratios]
+    if duo:
+        sizes = relative_sizes(weights, block)
+        tries += [input_scales(mean_abs_input, ratio, sizes) for ratio in ratios]
+    for scales in tries:
         error = _scaled_error(weights, scales, hessian, bits, block, symmetric)
         if error < least:
             best, least = scales, error
     return best
 
 
-def input_scales(mean_abs_input: torch.Tensor, ratio: float) -> torch.Tensor:
-    """Return c = a^r (K,), the largest as far above 1 as the smallest is below."""
-    scales = mean_abs_input.pow(ratio).clamp(min=SMALLEST)
-    return scales / (scales.max() * scales.min()).sqrt()
+def input_scales(mean_abs_input: torch.Tensor, ratio: float, sizes: torch.Tensor | None = None) -> torch.Tensor:
+    """Return c = a^r (K,), over m^(1 - r) if given, the largest as far above 1 as the smallest is below."""
+    scales: torch.Tensor = mean_abs_input.pow(ratio)
+    if sizes is not None:
+        scales = scales / sizes.pow(1 - ratio).clamp(min=SMALLEST)
+    scales = scales.clamp(min=SMALLEST)
+    middle: torch.Tensor = (scales.max() * scales.min()).sqrt()
+    return scales / middle
+
+
+def relative_sizes(weights: Sequence[torch.Tensor], block: int) -> torch.Tensor:
+    """Return m (K,): the mean of |w| in each column, each relative to the largest |w| of its block and row."""
+    stacked = torch.cat(list(weights)).abs()
+    sizes = filled(stacked, block).unflatten(1, (-1, block))
+    relative = sizes / sizes.amax(2, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    means: torch.Tensor = relative.mean(0).flatten()
+    return means[: stacked.shape[1]]
 
 
 def _scaled_error(
@@ -65,11 +105,49 @@ def _scaled_error(
 ) -> float:  # fmt: skip
     total = 0.0
     for weight in weights:
-        scaled = weight * scales
+        scaled = filled(weight * scales, block)
         grid = covering(scaled, bits=bits, block=block, symmetric=symmetric)
-        error = grid.values(grid.nearest(scaled)).sub_(scaled).div_(scales)
+        error = grid.values(grid.nearest(scaled)).sub_(scaled)[:, : len(scales)].div(scales)
         total += float(torch.einsum("nk,nk->", error @ hessian, error))
     return total
+
+
+def rounded(
+    weight: torch.Tensor,
+    hessian: torch.Tensor,
+    *,
+    bits: int,
+    block: int,
+    symmetric: bool,
+    cut: torch.Tensor,
+    compensate: bool = True,
+    damping: float = 0.01,
+    sweeps: int = 2,
+) -> Rounded:
+    """Return the codes that leave each row's output the least error: nearest ones of a cut grid, or GPTQ's.
+
+    Args:
+        weight: (N, K), finite, scaled.
+        hessian: H (K, K) of its inputs, scaled back.
+        bits: 2, 4 or 8.
+        block: Weights that share a scale.
+        symmetric: Without zero points.
+        cut: (N,), whether the ranges of a row's blocks may be cut.
+        compensate: Whether to try GPTQ.
+        damping: Share of the mean of diag(H) that GPTQ adds to it.
+        sweeps: Of the polish after GPTQ.
+    """
+    full, moments = filled(weight, block), filled_square(hessian, block)
+    grid = covering(full, bits=bits, block=block, symmetric=symmetric)
+    if bool(cut.any()):
+        shorter = search_clip(full, moments, bits=bits, block=block, symmetric=symmetric)
+        grid = replace(grid, scales=torch.where(cut[:, None], shorter.scales, grid.scales))
+    nearest = Rounded(grid, grid.nearest(full), weight.shape[1])
+    fitted = rounding.with_moments(
+        weight, hessian, bits=bits, block=block, symmetric=symmetric, damping=damping, sweeps=sweeps,
+        compensate=compensate,
+    )  # fmt: skip
+    return rounding.least_error(weight, hessian, [nearest, fitted])
 
 
 def search_clip(

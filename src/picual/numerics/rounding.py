@@ -6,7 +6,8 @@ and a polish in the same measure. Eight bits need no more than nearest codes: wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -90,6 +91,34 @@ def with_moments(
     if sweeps:
         grid, codes = polish.polish(full, moments, grid, codes, sweeps=sweeps)
     return Rounded(grid, codes, weight.shape[1])
+
+
+def least_error(weight: torch.Tensor, hessian: torch.Tensor, ways: Sequence[Rounded]) -> Rounded:
+    """Return for each row the way of rounding whose output error d H d^T is least; the first where they are equal.
+
+    Args:
+        weight: (N, K).
+        hessian: (K, K), second moments of the inputs.
+        ways: Of the same bits and block.
+    """
+    best = ways[0]
+    least = _row_errors(weight, hessian, best)
+    for way in ways[1:]:
+        errors = _row_errors(weight, hessian, way)
+        better = (errors < least)[:, None]
+        grid = replace(
+            best.grid,
+            scales=torch.where(better, way.grid.scales, best.grid.scales),
+            zeros=torch.where(better, way.grid.zeros, best.grid.zeros),
+        )
+        best = Rounded(grid, torch.where(better, way.codes, best.codes), best.width)
+        least = torch.minimum(errors, least)
+    return best
+
+
+def _row_errors(weight: torch.Tensor, hessian: torch.Tensor, way: Rounded) -> torch.Tensor:
+    error = way.values() - weight
+    return torch.einsum("nk,nk->n", error @ hessian, error)
 
 
 def filled(weight: torch.Tensor, block: int) -> torch.Tensor:

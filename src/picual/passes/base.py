@@ -78,6 +78,11 @@ class WeightsQuantized(Promise):
 
 
 @dataclass(frozen=True, kw_only=True)
+class WeightsScaled(Promise):
+    """As ``WeightsQuantized``, but for scales of single inputs, which what writes these inputs undoes."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class IntegersKept(Promise):
     """Every quantized weight, decoded from another format, has its source's integers, scales and zero points."""
 

@@ -20,6 +20,7 @@ BUILT_IN: dict[str, str] = {
     "rtn": "picual.passes.quantize.rtn:Rtn",
     "hqq": "picual.passes.quantize.hqq:Hqq",
     "gptq": "picual.passes.quantize.gptq:Gptq",
+    "awq": "picual.passes.quantize.awq:Awq",
     "build-genai": "picual.passes.export.genai:BuildGenai",
     "export-transformers": "picual.passes.export.transformers_folder:ExportTransformers",
 }

@@ -17,18 +17,25 @@ SPECIAL = ("<|endoftext|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"
 
 
 def tiny_model(
-    folder: Path, *, layout: Layout = "llama", tied: bool = True, seed: int = 0, layers: int = 2
+    folder: Path,
+    *,
+    layout: Layout = "llama",
+    tied: bool = True,
+    seed: int = 0,
+    layers: int = 2,
+    kv_heads: int = 2,
 ) -> HfModel:
     """Write a checkpoint of a few hundred thousand random weights, with a byte-level tokenizer.
 
-    Hidden size 64, 4 heads of 16 with 2 key/value heads, 96 intermediate, 320 tokens, context 512.
+    Hidden size 64, 4 heads of 16, 2 of keys and values if not asked otherwise, 96 intermediate, 320 tokens,
+    context 512.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     sizes: dict[str, Any] = {
         "vocab_size": 320, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": layers,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 512,
+        "num_attention_heads": 4, "num_key_value_heads": kv_heads, "head_dim": 16, "max_position_embeddings": 512,
         "tie_word_embeddings": tied, "bos_token_id": 256, "eos_token_id": 257, "pad_token_id": 256,
     }  # fmt: skip
     if layout == "phi3":

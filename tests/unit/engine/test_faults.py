@@ -20,12 +20,14 @@ from safetensors.numpy import load_file, save_file
 from picual import api
 from picual.errors import NotVerified
 from picual.executors.inline import InlineExecutor
-from picual.models import GenaiModel, HfAdapter, HfModel
+from picual.models import GenaiModel, HfAdapter, HfModel, QuantizedHfModel
 from picual.numerics import blockwise
 from picual.passes import registry
 from picual.passes.adapters.merge import MergeAdapter
 from picual.passes.base import Pass, PassContext
 from picual.passes.export.genai import BuildGenai
+from picual.passes.quantize.awq import Awq
+from picual.testing.tiny import tiny_model
 
 LAYER = "model.layers.0.mlp.down_proj"
 
@@ -98,6 +100,23 @@ class SkipLayer(BuildGenai):
         return made
 
 
+@dataclass(frozen=True, kw_only=True)
+class ForgetNorm(Awq):
+    """Scales and rounds, then puts a norm back that was to undo the scales."""
+
+    name = "forget-norm"
+
+    def run(self, model: HfModel, context: PassContext) -> QuantizedHfModel:
+        made = super().run(model, context)
+        name = "model.layers.0.post_attention_layernorm.weight"
+        source, mine = model.tensors()[name], made.tensors()[name]
+        with source.file.open("rb") as read, mine.file.open("r+b") as write:
+            read.seek(source.offset)
+            write.seek(mine.offset)
+            write.write(read.read(source.nbytes))
+        return made
+
+
 @pytest.fixture
 def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[[type[Pass[Any, Any]]], str]:
     """Return a function that puts a pass into the table of passes, as an entry point does."""
@@ -130,3 +149,15 @@ def test_a_planted_fault_is_exit_7_and_leaves_no_model(
     assert caught.value.exit_code == 7
     assert not (tmp_path / "out" / "model").exists()
     assert json.loads((tmp_path / "out" / "report.json").read_text())["verdict"] == "NotVerified"
+
+
+def test_a_scale_that_is_not_undone_is_exit_7(tmp_path: Path, plant: Any) -> None:
+    model = tiny_model(tmp_path / "model")
+    recipe = {
+        "version": 1, "model": str(model.path), "passes": {plant(ForgetNorm): {"tokens": 1024}, "build-genai": {}},
+        "metrics": {"size": {}}, "threads": 1, "output": str(tmp_path / "out"), "store": str(tmp_path / "store"),
+    }  # fmt: skip
+    with pytest.raises(NotVerified, match="scaled-columns") as caught:
+        api.run(recipe, executor=InlineExecutor)
+    assert caught.value.exit_code == 7
+    assert not (tmp_path / "out" / "model").exists()

@@ -17,6 +17,7 @@ CHECKERS: dict[str, str] = {
     "AdapterMerged": "picual.engine.verification.merge:check",
     "NetworkRotated": "picual.engine.verification.rotated:check",
     "WeightsQuantized": "picual.engine.verification.quantized:check",
+    "WeightsScaled": "picual.engine.verification.scaled:check",
     "IntegersKept": "picual.engine.verification.packed:check",
     "WeightsExported": "picual.engine.verification.weights:check",
     "RuntimeAgrees": "picual.engine.verification.fidelity:check",

@@ -21,7 +21,7 @@ from picual.models import HfModel, QuantizedHfModel, Stored
 from picual.models.layout import HEAD, TensorSlice, is_tied
 from picual.models.quantized import CODES, FILE, SCALES, VERSION, ZERO_POINTS
 from picual.models.quantized_weights import StoredWeight, weight_among
-from picual.models.safetensors_file import SafetensorsWriter, read_header, read_pieces
+from picual.models.safetensors_file import SafetensorsWriter, TensorInfo, read_header, read_pieces
 from picual.numerics.block_sizes import blocks_in
 
 if TYPE_CHECKING:
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from picual.numerics.blockwise import Blocks
+
+
+NONE: Mapping[str, npt.NDArray[np.float32]] = {}
 
 
 @dataclass(frozen=True)
@@ -81,22 +84,48 @@ class ShardWriter:
         said = json.loads(record.read_text(encoding="utf-8"))
         return bool(said == {"inputs": self._inputs, "bytes": file.stat().st_size})
 
-    def write(self, shard: Shard, blocks: Callable[[str], Blocks]) -> None:
-        """Write one file; ``blocks`` gives the integers of a weight by name."""
+    def write(
+        self, shard: Shard, blocks: Callable[[str], Blocks], floats: Mapping[str, npt.NDArray[np.float32]] = NONE
+    ) -> None:
+        """Write one file.
+
+        Args:
+            shard: Which.
+            blocks: Gives the integers of a weight by name.
+            floats: Tensors that stay floats and have other values than in the checkpoint; they are stored as
+                float32, so that what was moved into other weights is undone to its last bits.
+        """
         record = self._record(shard)
         record.unlink(missing_ok=True)
-        declared = [(n, self._tensors[n].dtype, self._tensors[n].shape) for n in shard.kept]
+        declared = [
+            (name, "F32" if name in floats else self._tensors[name].dtype, self._tensors[name].shape)
+            for name in shard.kept
+        ]
         for name in shard.quantized:
             declared += stored_parts(name, self._stored[name])
         held: dict[str, Blocks] = {}
         with SafetensorsWriter(self._scratch / shard.file, declared) as writer:
             for part in writer.names:
-                writer.append(part, self._content(part, blocks, held))
+                if part in floats:
+                    writer.append(part, [_bytes(floats[part].astype("<f4"))])
+                else:
+                    writer.append(part, self._content(part, blocks, held))
         _atomic.write_json(record, {"inputs": self._inputs, "bytes": (self._scratch / shard.file).stat().st_size})
 
     def finished(self, shard: Shard, name: str) -> StoredWeight:
         """Return a weight of a finished file."""
         return weight_among(read_header(self._scratch / shard.file), name, self._stored[name])
+
+    def changed(self, shard: Shard) -> dict[str, npt.NDArray[np.float32]]:
+        """Return the tensors of a finished file that stayed floats and are not the checkpoint's."""
+        import numpy as np
+
+        found = read_header(self._scratch / shard.file)
+        return {
+            name: np.fromfile(found[name].file, "<f4", found[name].count, offset=found[name].offset)
+            for name in shard.kept
+            if found[name].dtype == "F32" and _content(found[name]) != _content(self._tensors[name])
+        }
 
     def _content(
         self, part: str, blocks: Callable[[str], Blocks], held: dict[str, Blocks]
@@ -106,7 +135,7 @@ class ShardWriter:
             return read_pieces(self._tensors[part])
         if name not in held:
             held[name] = blocks(name)
-        return [memoryview(_array(held[name], kind, self._stored[name].bits).reshape(-1).view("u1").data)]
+        return [_bytes(_array(held[name], kind, self._stored[name].bits))]
 
     def _record(self, shard: Shard) -> Path:
         return self._scratch / f"{shard.file}.done.json"
@@ -141,6 +170,14 @@ def stored_parts(name: str, how: Stored) -> list[tuple[str, str, tuple[int, ...]
     if not how.symmetric:
         parts.append((f"{name}.{ZERO_POINTS}", "U8", (height, -(-count * how.bits // 8))))
     return parts
+
+
+def _content(tensor: TensorInfo) -> bytes:
+    return b"".join(read_pieces(tensor))
+
+
+def _bytes(array: npt.NDArray[np.generic]) -> memoryview:
+    return memoryview(array.reshape(-1).view("u1").data)
 
 
 def _array(blocks: Blocks, kind: str, bits: int) -> npt.NDArray[np.generic]:

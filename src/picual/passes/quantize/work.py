@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from picual import fingerprint
@@ -24,6 +24,23 @@ if TYPE_CHECKING:
 Formats = Mapping[Site, Format]
 FromWeight = Callable[["torch.Tensor", Format], "Rounded"]
 FromMoments = Callable[["torch.Tensor", "torch.Tensor", Format], "Rounded"]
+FromGroup = Callable[[list[str], list[int], "torch.Tensor", "torch.Tensor", Format], "Rounded"]
+
+
+@dataclass(frozen=True)
+class RoundedLayer:
+    """What becomes of one layer.
+
+    Attributes:
+        weights: The integers by name; what is missing is rounded by what is known of it.
+        floats: Tensors that stay floats and have other values now.
+    """
+
+    weights: Mapping[str, Rounded]
+    floats: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+
+FromLayer = Callable[[Layer, Shard, "torch.Tensor"], RoundedLayer]
 
 
 @dataclass(frozen=True)
@@ -83,12 +100,32 @@ def weight_by_weight(work: Work, rounded: FromWeight) -> QuantizedHfModel:
 def layer_by_layer(
     work: Work, windows: torch.Tensor, rounded: FromMoments, of_rest: FromWeight = nearest
 ) -> QuantizedHfModel:
-    """Quantize each layer on the states that the quantized layers before it leave.
+    """Quantize each weight on the states that the quantized weights before it leave.
 
     Args:
         work: What to do.
         windows: Calibration token ids (W, T).
         rounded: Rounds a weight (N, K), given the second moments (K, K) of its inputs.
+        of_rest: Rounds a weight whose inputs are not seen: embedding and head.
+    """
+
+    def of_layer(layer: Layer, shard: Shard, states: torch.Tensor) -> RoundedLayer:
+        return RoundedLayer(
+            group_by_group(work, layer, shard, states, lambda _names, _heights, *known: rounded(*known))
+        )
+
+    return layers_in_turn(work, windows, of_layer, of_rest)
+
+
+def layers_in_turn(
+    work: Work, windows: torch.Tensor, of_layer: FromLayer, of_rest: FromWeight = nearest
+) -> QuantizedHfModel:
+    """Quantize a layer at a time, each as a whole.
+
+    Args:
+        work: What to do.
+        windows: Calibration token ids (W, T).
+        of_layer: Rounds a layer, given the states (W, T, hidden) before it, and leaves it rounded.
         of_rest: Rounds a weight whose inputs are not seen: embedding and head.
     """
     import torch
@@ -105,25 +142,54 @@ def layer_by_layer(
                     writer.write(shard, lambda name: _blocks(work, name, of_rest))
                 continue
             with network.layer(number) as layer:
-                _one_layer(work, writer, shard, layer, states, rounded, of_rest)
+                if writer.is_done(shard):
+                    _restore(layer, writer, shard)
+                else:
+                    _write(work, writer, shard, of_layer(layer, shard, states), of_rest)
                 if number + 1 < len(network):
                     states = layer.forward(states)
     return _finish(work, writer)
 
 
-def _one_layer(
-    work: Work, writer: ShardWriter, shard: Shard, layer: Layer, states: torch.Tensor, rounded: FromMoments,
-    of_rest: FromWeight,
-) -> None:  # fmt: skip
+def _restore(layer: Layer, writer: ShardWriter, shard: Shard) -> None:
+    """Give a layer the values that an interrupted run has left of it."""
+    import torch
+
+    for name in shard.quantized:
+        weight = writer.finished(shard, name)
+        layer.replace(name, torch.from_numpy(weight.rows(0, weight.how.shape[0])))
+    for name, values in writer.changed(shard).items():
+        layer.replace(name, torch.from_numpy(values))
+
+
+def _write(work: Work, writer: ShardWriter, shard: Shard, made: RoundedLayer, of_rest: FromWeight) -> None:
+    writer.write(
+        shard,
+        lambda name: (
+            made.weights[name].blocks(symmetric=work.form_of(name).symmetric)
+            if name in made.weights
+            else _blocks(work, name, of_rest)
+        ),
+        {name: values.numpy() for name, values in made.floats.items()},
+    )
+
+
+def group_by_group(
+    work: Work, layer: Layer, shard: Shard, states: torch.Tensor, rounded: FromGroup
+) -> dict[str, Rounded]:
+    """Round the weights of a layer, those that share their inputs together, each on what those before it leave.
+
+    Args:
+        work: What to do.
+        layer: Is left with the rounded weights.
+        shard: Says which weights.
+        states: (W, T, hidden) before the layer.
+        rounded: Rounds stacked weights (N, K), given their names, heights and moments (K, K).
+    """
     import torch
 
     from picual.numerics.hessian import Moments
 
-    if writer.is_done(shard):
-        for name in shard.quantized:
-            weight = writer.finished(shard, name)
-            layer.replace(name, torch.from_numpy(weight.rows(0, weight.how.shape[0])))
-        return
     found: dict[str, Rounded] = {}
     for group in layer.groups(states):
         names = [name for name in group if name in shard.quantized]
@@ -132,22 +198,15 @@ def _one_layer(
         moments = Moments(layer.weight(names[0]).shape[1])
         layer.watch(states, group, moments.add)
         for form, alike in _by_format(work, names).items():
+            heights = [len(layer.weight(name)) for name in alike]
             stacked = torch.cat([layer.weight(name) for name in alike])
-            made = rounded(stacked, moments.mean(), form)
+            made = rounded(alike, heights, stacked, moments.mean(), form)
             first = 0
-            for name in alike:
-                last = first + layer.weight(name).shape[0]
-                found[name] = made.rows(first, last)
+            for name, height in zip(alike, heights, strict=True):
+                found[name] = made.rows(first, first + height)
                 layer.replace(name, found[name].values())
-                first = last
-    writer.write(
-        shard,
-        lambda name: (
-            found[name].blocks(symmetric=work.form_of(name).symmetric)
-            if name in found
-            else _blocks(work, name, of_rest)
-        ),
-    )
+                first += height
+    return found
 
 
 def _by_format(work: Work, names: list[str]) -> dict[Format, list[str]]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from picual.passes.quantize.awq import Awq
 from picual.passes.quantize.gptq import Gptq
 from picual.passes.quantize.hqq import Hqq
 from picual.passes.quantize.quantize import Quantize
@@ -26,4 +27,9 @@ class TestQuantizeContract(PassContract):
 
 class TestHqqContract(PassContract):
     a_pass: ClassVar = Hqq(block=16)
+    a_model = staticmethod(tiny_model)
+
+
+class TestAwqContract(PassContract):
+    a_pass: ClassVar = Awq(block=16, tokens=1024)
     a_model = staticmethod(tiny_model)
