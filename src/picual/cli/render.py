@@ -71,7 +71,7 @@ def show_search(report: Mapping[str, Any]) -> None:
     """Print the best trials of a search, the limits, and how it ended."""
     search = report["search"]
     tried = [trial for trial in report["trials"] if trial["rank"] is not None]
-    if tried:
+    if tried and search["space"]:
         click.echo(
             "\n" + columns([_heads(tried[0], search), *(_trial(trial, search) for trial in tried[:MOST_TRIALS])])
         )
@@ -83,6 +83,8 @@ def show_search(report: Mapping[str, Any]) -> None:
         click.echo(f"{name} {limit['bound']}: {'-' if limit['value'] is None else number(limit['value'])}, {kept}")
     if search["tied"]:
         click.echo(f"tied inside the noise: trials {', '.join(map(str, search['tied']))}")
+    if not search["space"]:
+        return  # of the one candidate all is said
     size = "" if search["candidates"] is None else f" of {search['candidates']} candidates"
     click.echo(
         f"{search['asked']} tried{size}, {search['dropped']} dropped, {search['failed']} failed"

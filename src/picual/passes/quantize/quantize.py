@@ -226,15 +226,16 @@ class Quantize(Quantizer):
     def profile_after(self, profile: Profile) -> Profile:
         """Return the sizes of the quantized checkpoint; under a limit that limit, or the least there is."""
         plain = super().profile_after(profile)
-        limits = []
+        limits, slack = [], 0
         if self.max_size is not None:
-            limits.append(self.max_size - sizes.kept_bytes(dataclasses.replace(profile, quantized=0)))
+            slack = SLACK
+            limits.append(self.max_size - sizes.kept_bytes(dataclasses.replace(profile, quantized=0)) - slack)
         if self.bits_per_weight is not None:
             weights = profile.linear + profile.embedding * (1 if profile.tied else 2)
             limits.append(int(self.bits_per_weight / 8 * weights))
         if not limits:
             return plain
-        quantized = max(min(limits), self._least(profile))
+        quantized = max(min(limits), self._least(profile)) + slack
         return dataclasses.replace(plain, quantized=quantized, bytes=quantized + 4 * profile.other)
 
     def _least(self, profile: Profile) -> int:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import random
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from picual.hardware import Target
 from picual.models import HfModel, QuantizedHfModel
 from picual.numerics.block_sizes import Bits, Format
 from picual.passes.base import PassContext
-from picual.passes.quantize.quantize import Quantize
+from picual.passes.quantize.quantize import SLACK, Quantize
 from picual.passes.quantize.sites import Site, bytes_of, sites_of
 from picual.passes.quantize.solving import best_within, least_cost, smallest_within
 from picual.testing.tiny import tiny_model
@@ -125,7 +126,7 @@ def test_size_below_the_smallest_formats_is_forecast_as_theirs(
     tmp_path: Path, tied: bool, fields: dict[str, Any]
 ) -> None:
     model = tiny_model(tmp_path / "hf", tied=tied)
-    a_pass = Quantize(max_size=1000, bits_per_weight=1.0, **fields)
+    a_pass = Quantize(bits_per_weight=1.0, **fields)
     least = sum(
         min(bytes_of(site, Format(bits=bits, block=block, symmetric=a_pass.symmetric)) for block in blocks)
         for site in sites_of(model)
@@ -133,6 +134,7 @@ def test_size_below_the_smallest_formats_is_forecast_as_theirs(
     )
 
     assert a_pass.profile_after(model.profile()).quantized == least
+    assert dataclasses.replace(a_pass, max_size=1000).profile_after(model.profile()).quantized == least + SLACK
     assert Quantize(bits_per_weight=7.0).profile_after(model.profile()).quantized == int(
         7 / 8 * sum(site.weights for site in sites_of(model))
     )
