@@ -7,17 +7,19 @@ run without that rounding: only then is the bound tight enough to tell a fault f
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from picual.engine.verification.checks import Bench, Check
 from picual.engine.verification.exported import Exported, Floats
+from picual.engine.verification.pieces import Pieces
 from picual.engine.verification.prompt import load_tokenizer
 from picual.engine.verification.readback import ReadBack, Reference
-from picual.engine.verification.runtime import Runtime
 from picual.engine.verification.source import Source
 from picual.engine.verification.weights import KEPT
+from picual.errors import UnreadableModel
 from picual.models import GenaiModel, HfCheckpoint, Model
 from picual.passes.base import RuntimeAgrees
 
@@ -51,35 +53,60 @@ def check(promise: RuntimeAgrees, given: Model, made: Model, bench: Bench) -> It
     bench.progress(0, len(windows) + 1, "torch on the exported weights")
     states = reference.hidden(windows)
     rounded = _rounding_block(exported)
-    deployed = exact = _at_all_positions(made, exported, bench, rounded=True)
-    if exported.gives_last_alone:
-        yield _last_as_in_all(made, deployed, windows[0], bench)
+    alone = _at_last_position(made, windows, bench) if exported.gives_last_alone else None
+    exact = deployed = _at_all_positions(made, exported, windows, bench, rounded=True)
     if rounded:
-        exact = _at_all_positions(made, exported, bench, rounded=False)
+        exact = _at_all_positions(made, exported, windows, bench, rounded=False)
     floats, as_deployed = Divergence(), Divergence()
     with reference.head() as logits:
-        for number, (ids, state) in enumerate(zip(windows, states, strict=True)):
+        for number, state in enumerate(states):
             bench.progress(number + 1, len(windows) + 1, "the runtime")
             expected = logits(state)
-            floats.add(expected, exact.logits(ids))
+            found = next(exact)
+            floats.add(expected, found)
             if rounded:
-                as_deployed.add(expected, deployed.logits(ids))
+                found = next(deployed)
+                as_deployed.add(expected, found)
+            if alone is not None and number == 0:
+                yield _last_as_in_all(alone, found[-1])
+            del expected, found  # before the next are made: together they may be large
     yield Check("runtime-tokens", floats.positions >= TOKENS, floats.positions, TOKENS, "of built-in text")
     yield from _in_floats(floats, halves=_in_halves(promise, exported), rounded=bool(rounded))
     if rounded:
         yield from _with_rounded_activations(as_deployed)
 
 
-def _at_all_positions(made: GenaiModel, exported: Exported, bench: Bench, *, rounded: bool) -> Runtime:
-    """Return the decoder as it is but for its last position, or without rounding activations either."""
+def _at_last_position(made: GenaiModel, windows: npt.NDArray[np.int64], bench: Bench) -> npt.NDArray[np.float32]:
+    """Return the logits (vocabulary) after the first window, from the file as it is."""
+    (found,) = Pieces(made.decoder(), threads=bench.threads).each(windows[:1])
+    last: npt.NDArray[np.float32] = found[-1]
+    return last
+
+
+def _at_all_positions(
+    made: GenaiModel, exported: Exported, windows: npt.NDArray[np.int64], bench: Bench, *, rounded: bool
+) -> Iterator[npt.NDArray[np.float32]]:
+    """Give the logits of the decoder but for its last position, or without rounding activations either."""
     graph = exported.at_all_positions(rounded=rounded) if exported.gives_last_alone or not rounded else None
-    return Runtime(made.decoder(), threads=bench.threads, graph=graph)
+    found = Pieces(made.decoder(), threads=bench.threads, graph=graph).each(windows)
+    return map(functools.partial(_whole, made, windows.shape[1]), found)
 
 
-def _last_as_in_all(made: GenaiModel, all_positions: Runtime, ids: npt.NDArray[np.int64], bench: Bench) -> Check:
+def _whole(made: GenaiModel, count: int, found: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return logits (T, vocabulary) if there are as many rows as tokens.
+
+    Raises:
+        UnreadableModel: There are not.
+    """
+    if len(found) != count:
+        name = made.decoder().name
+        raise UnreadableModel(f"`{name}` gives logits at {len(found)} of {count} positions", where=str(made.path))
+    return found
+
+
+def _last_as_in_all(alone: npt.NDArray[np.float32], last: npt.NDArray[np.float32]) -> Check:
     """Hold a file that gives the last logits alone to the graph that everything else is checked on."""
-    found = Runtime(made.decoder(), threads=bench.threads).last_logits(ids)
-    largest = float(abs(found - all_positions.logits(ids)[-1]).max())
+    largest = float(abs(alone - last).max())
     return Check(
         "runtime-last", largest <= LAST, largest, LAST, "largest difference from the last of all positions"
     )

@@ -114,7 +114,7 @@ class Reference:
         self._network.eval()
         for layers in self._network.modules():
             for layer in layers if isinstance(layers, torch.nn.ModuleList) else ():
-                layer.register_forward_hook(_give_back)
+                layer.register_forward_hook(give_back)
         attach_align_device_hook(self._network, execution_device="cpu", offload=True, weights_map=weights)
 
     def hidden(self, windows: npt.NDArray[np.int64]) -> torch.Tensor:
@@ -160,7 +160,7 @@ class Reference:
             setattr(self._network, prefix, kept)
 
 
-def _give_back(*_: Any) -> None:
+def give_back(*_: Any) -> None:
     """Return what a layer freed to the system: glibc keeps it, twice the model's size of it by the last layer."""
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

@@ -1,7 +1,8 @@
-"""Logits from plain ONNX Runtime, of a decoder's file or of its graph as changed for a comparison."""
+"""Plain ONNX Runtime on one graph with a decoder's external data."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,62 +19,57 @@ ARRAY_TYPES = {
 }  # fmt: skip
 
 
-class Runtime:
-    """One decoder in one session.
+class Session:
+    """One graph in ONNX Runtime.
 
     Args:
-        file: The ``.onnx`` file.
+        graph: With external data beside ``file``.
+        file: The ``.onnx`` file that the graph comes from.
         threads: Of the session.
-        graph: What to load in its place, with the same external data.
     """
 
-    def __init__(self, file: Path, *, threads: int, graph: bytes | None = None) -> None:
+    def __init__(self, graph: bytes, file: Path, *, threads: int) -> None:
         onnxruntime = _lazy.need("onnxruntime", extra="cpu", by="verification")
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3  # errors alone
+        options.enable_cpu_mem_arena = False  # an output that is held would keep all of the arena
         options.add_session_config_entry(DATA_FOLDER, str(file.parent))
         self._file = file
         self._failures: tuple[type[Exception], ...] = _failures()
         try:
-            self._session: Any = onnxruntime.InferenceSession(
-                str(file) if graph is None else graph, options, providers=["CPUExecutionProvider"]
-            )
+            self._session: Any = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
         except self._failures as error:
             raise self._unusable("load", error) from error
 
-    def logits(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Return logits (T, vocabulary) for one row of token ids (T) with nothing before it."""
-        found = self._run(ids)
-        if found.shape[:2] != (1, len(ids)):
-            raise UnreadableModel(f"`{self._file.name}` gives logits of shape {found.shape} for {len(ids)} tokens")
-        row: npt.NDArray[np.float32] = found[0]
-        return row
+    def run(
+        self, names: Sequence[str], ids: npt.NDArray[np.int64], values: Mapping[str, npt.NDArray[Any]]
+    ) -> list[npt.NDArray[Any]]:
+        """Return outputs for one row of token ids (T) with nothing before it.
 
-    def last_logits(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Return logits (vocabulary) after the last of one row of token ids (T)."""
-        last: npt.NDArray[np.float32] = self._run(ids)[0, -1]
-        return last
-
-    def _run(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Return logits (1, T or 1, vocabulary)."""
-        import numpy as np
-
+        Args:
+            names: Of the outputs.
+            ids: (T).
+            values: Of inputs that ids do not say.
+        """
+        feed = {item.name: _fed(item, ids, values) for item in self._session.get_inputs()}
         try:
-            found = self._session.run(["logits"], {i.name: _fed(i, ids) for i in self._session.get_inputs()})[0]
+            found: list[npt.NDArray[Any]] = self._session.run(list(names), feed)
         except self._failures as error:
             raise self._unusable("run", error) from error
-        return np.asarray(found, dtype=np.float32)
+        return found
 
     def _unusable(self, verb: str, error: Exception) -> UnreadableModel:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         return UnreadableModel(f"ONNX Runtime cannot {verb} the model ({reason})", where=str(self._file))
 
 
-def _fed(item: Any, ids: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-    """Return what one input of the decoder gets."""
+def _fed(item: Any, ids: npt.NDArray[np.int64], values: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Return what one input gets."""
     import numpy as np
 
+    if item.name in values:
+        return values[item.name]
     dtype = np.dtype(ARRAY_TYPES.get(item.type, "float32"))
     if item.name == "input_ids":
         return ids[None].astype(dtype)
