@@ -41,13 +41,21 @@ GREEDY = {"do_sample": False, "num_beams": 1, "repetition_penalty": 1.0}
 
 
 class GenaiSession:
-    """One GenAI folder, loaded for answering."""
+    """One GenAI folder, loaded for answering.
 
-    def __init__(self, model: GenaiModel, *, threads: int) -> None:
+    Args:
+        model: The folder.
+        threads: Of the runtime.
+        packed: Whether weights are packed for its kernels, which takes about their size in memory. Otherwise they
+            stay mapped from the file and every run is several times slower; rounding activations needs packing.
+    """
+
+    def __init__(self, model: GenaiModel, *, threads: int, packed: bool = True) -> None:
         self._og = _lazy.need("onnxruntime_genai", extra="cpu", by=NEEDED_BY)
         self._og.disable_telemetry_events()
         self._path = model.path
         self._threads = threads
+        self._packed = packed
         self._config: dict[str, Any] = model.config()["model"]
         self._decoder = model.decoder()
         if not self._decoder.is_file():
@@ -248,8 +256,10 @@ class GenaiSession:
 
     def _load_model(self) -> Any:
         config = self._og.Config(str(self._path))
-        threads = {"session_options": {"intra_op_num_threads": self._threads}}
-        config.overlay(json.dumps({"model": {"decoder": threads}}))
+        options: dict[str, Any] = {"intra_op_num_threads": self._threads}
+        if not self._packed:
+            options["session.disable_prepacking"] = "1"
+        config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
         return self._og.Model(config)
 
     def _loaded(self, what: str, load: Any, *arguments: str) -> Any:

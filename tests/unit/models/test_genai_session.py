@@ -14,8 +14,10 @@ import pytest
 
 from picual.errors import BadValue, Refused, UnreadableModel
 from picual.models import GenaiModel, HfModel
-from picual.models.genai_session import GenaiSession
+from picual.models.genai_session import GREEDY, GenaiSession
 from picual.models.hf_session import HfSession
+from picual.passes.base import PassContext
+from picual.passes.export.genai import BuildGenai
 
 TEXT = "<|user|>\n It's 42, naïve ✓ 你好\t\n\n  two  <|end|>\n<|assistant|>\n"
 
@@ -138,6 +140,24 @@ def test_sampling_repeats_with_its_seed_and_top_k_of_one_is_greedy(session: Gena
     assert drawn(temperature=5.0, top_k=1, seed=3) == "".join(session.stream("the ", max_new_tokens=25))
     with pytest.raises(BadValue, match="temprature"):
         next(session.stream("a", max_new_tokens=1, sampling={"temprature": 1.0}))
+
+
+def test_without_packed_weights_no_activation_is_rounded(taught: HfModel, tmp_path: Path) -> None:
+    """Kernels of accuracy level 4 round activations when their weights are packed, and only then."""
+    logits = {}
+    for level in (0, 4):
+        place = PassContext(tmp_path / f"out{level}", tmp_path / f"scratch{level}")
+        for folder in (place.folder, place.scratch):
+            folder.mkdir()
+        model = BuildGenai(precision="int4", accuracy_level=level).run(taught, place)
+        for packed in (True, False):
+            with contextlib.closing(GenaiSession(model, threads=1, packed=packed)) as session:
+                row = session.encode(TEXT)
+                session._open_generator([row], 1, GREEDY)
+                session._read([row])
+                logits[level, packed] = np.array(session._held["generator"].get_logits())
+    np.testing.assert_allclose(logits[4, False], logits[0, True], atol=1e-4)
+    assert abs(logits[4, True] - logits[0, True]).max() > 1e-3
 
 
 def test_a_prompt_longer_than_the_context_is_a_bad_value(session: GenaiSession) -> None:

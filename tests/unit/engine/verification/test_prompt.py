@@ -10,7 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from picual.engine.verification import prompt
 from picual.models import GenaiModel, HfAdapter, HfModel
+from picual.models.genai_session import GenaiSession
 from picual.passes.base import PromptContractKept
 from picual.testing.tiny import tiny_model
 
@@ -38,6 +40,25 @@ def test_an_honest_checkpoint_passes(failed: Any, checkpoints: tuple[HfModel, Hf
 @pytest.mark.parametrize("layout", ["llama", "phi3"])
 def test_an_honest_export_passes(failed: Any, exports: Any, layout: str) -> None:
     assert not failed(PROMISE, *exports(layout, precision="int4"))
+
+
+@pytest.mark.parametrize(("beyond", "packed"), [(0, True), (-1, False)])
+def test_only_a_small_export_is_loaded_with_its_weights_packed(
+    failed: Any, exports: Any, monkeypatch: pytest.MonkeyPatch, beyond: int, packed: bool
+) -> None:
+    opened: list[bool] = []
+
+    class Noted(GenaiSession):
+        def __init__(self, model: GenaiModel, *, threads: int, packed: bool = True) -> None:
+            opened.append(packed)
+            super().__init__(model, threads=threads, packed=packed)
+
+    source, model = exports(precision="int4")
+    size = sum((model.path / name).stat().st_size for name in ("model.onnx", "model.onnx.data"))
+    monkeypatch.setattr(prompt, "PACKED", size + beyond)
+    monkeypatch.setattr(prompt, "GenaiSession", Noted)
+    assert not failed(PROMISE, source, model)
+    assert opened == [packed]
 
 
 def test_an_adapters_own_tokenizer_is_the_one_to_keep(
