@@ -20,11 +20,21 @@ unit: $(VENV)/ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit --numprocesses logical --maxprocesses 8 --dist worksteal
 	$(BIN)/python -m pytest tests/integration --numprocesses logical --maxprocesses 2 --dist loadfile
 
+# All that can be measured without a model; with MODEL=FOLDER (a float checkpoint) and TEXT=FILE (a long text) also
+# what quantizing does to that model.
 bench: $(VENV)/ready
 	$(BIN)/python benchmarks/waits.py
 	$(BIN)/python benchmarks/kill.py --times 20
 	$(BIN)/python benchmarks/kill.py --times 10 --search
+	$(BIN)/python benchmarks/kill.py --times 20 --quantize
+	$(BIN)/python benchmarks/kill.py --times 10 --quantize fast
 	$(BIN)/python benchmarks/search.py compare
+	$(BIN)/python benchmarks/quantization.py memory --gigabytes 0.5 1
+ifneq ($(and $(MODEL),$(TEXT)),)
+	$(BIN)/python benchmarks/quantization.py quality "$(MODEL)" "$(TEXT)"
+else
+	@echo "skipped, as no model and text were given: quantization.py quality. Try make bench MODEL=FOLDER TEXT=FILE"
+endif
 
 fix: $(VENV)/ready
 	$(BIN)/ruff format src tests examples benchmarks

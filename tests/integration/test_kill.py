@@ -11,7 +11,7 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "kill.py"
 
 
-@pytest.mark.parametrize("options", [[], ["--search"]])
+@pytest.mark.parametrize("options", [[], ["--search"], ["--quantize"]])
 def test_three_kills_cost_nothing_that_was_finished(options: list[str]) -> None:
     command = [sys.executable, SCRIPT, "--times", "3", *options]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
