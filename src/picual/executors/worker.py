@@ -8,6 +8,7 @@ driver does: it holds the job's lock until then, so that no second worker writes
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import importlib
 import json
@@ -75,8 +76,14 @@ def _unexpected(error: Exception, job: Job, folder: Path) -> PicualError:
         return NotEnough(
             f"`{job.label}` ran out of memory", hint="use a machine with more memory, or a smaller model"
         )
-    if isinstance(error, OSError) and error.errno == 28:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return NotEnough(f"`{job.label}` ran out of disk", where=str(error.filename or folder), hint="df -h")
+    if isinstance(error, OSError) and error.errno == errno.EFBIG:
+        return NotEnough(
+            f"`{job.label}` may not write a file as large as it needs",
+            where=str(error.filename or folder),
+            hint="ulimit -f unlimited",
+        )
     last = str(error).strip().splitlines()
     return StepFailed(
         f"`{job.label}` failed: {type(error).__name__}: {last[0] if last else 'no message'}",
