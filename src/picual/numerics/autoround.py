@@ -25,6 +25,7 @@ import torch
 from picual.numerics.grids import Grid, away_from_zero
 
 Loss = Callable[[list[torch.Tensor]], torch.Tensor]  # of the rounded weights, (N_i, K_i) each; a number
+INSIDE = 0.49  # of a step, from a code to where it is still the nearest
 LEAST, MOST = 0.5, 1.5  # of a scale, relative to where it starts
 
 
@@ -80,6 +81,19 @@ def learn_rounding(
             left = 1 - step / steps
             _descend(now, shifts, factors, rate * left, scale_rate * left)
     return best, best_grids
+
+
+def moved_to(weight: torch.Tensor, grid: Grid, codes: torch.Tensor) -> torch.Tensor:
+    """Return the weight (N, K), moved as little as makes given codes its nearest: a descent then starts from them.
+
+    Args:
+        weight: (N, K).
+        grid: Of the codes.
+        codes: (N, K), float32.
+    """
+    scales, zeros = grid.per_weight()
+    exact = weight / scales + zeros
+    return (codes + (exact - codes).clamp(-INSIDE, INSIDE) - zeros) * scales
 
 
 def _codes(weight: torch.Tensor, grid: Grid, shift: torch.Tensor) -> torch.Tensor:

@@ -21,6 +21,7 @@ BUILT_IN: dict[str, str] = {
     "hqq": "picual.passes.quantize.hqq:Hqq",
     "gptq": "picual.passes.quantize.gptq:Gptq",
     "awq": "picual.passes.quantize.awq:Awq",
+    "autoround": "picual.passes.quantize.autoround:AutoRound",
     "build-genai": "picual.passes.export.genai:BuildGenai",
     "export-transformers": "picual.passes.export.transformers_folder:ExportTransformers",
 }

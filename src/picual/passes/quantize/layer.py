@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -109,6 +109,16 @@ class Layer:
             states[start : start + BATCH] = self._run_batch(states, start)
         return states
 
+    def output(self, states: torch.Tensor, weights: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the states (W, T, hidden) after this layer with other weights, through which slopes flow back."""
+        import torch
+
+        parameters = {f"{self._inner(name)}.weight": values for name, values in weights.items()}
+        arguments, named = self._called(states.shape[1])
+        found = torch.func.functional_call(self._module, parameters, (states, *arguments), named)
+        output: torch.Tensor = found[0] if isinstance(found, tuple) else found
+        return output
+
     def back(
         self, states: torch.Tensor, slope: torch.Tensor, names: Sequence[str],
         see: Callable[[str, torch.Tensor, torch.Tensor], None],
@@ -147,11 +157,15 @@ class Layer:
                 del part.forward  # the class's own shows again
 
     def _run(self, states: torch.Tensor) -> torch.Tensor:
-        length = states.shape[1]
-        named = {key: _cut(value, length) for key, value in self._named.items()}
-        found = self._module(states, *(_cut(one, length) for one in self._arguments), **named)
+        arguments, named = self._called(states.shape[1])
+        found = self._module(states, *arguments, **named)
         output: torch.Tensor = found[0] if isinstance(found, tuple) else found
         return output
+
+    def _called(self, length: int) -> tuple[list[Any], dict[str, Any]]:
+        """Return what the layer is called with beside states of so many tokens."""
+        named = {key: _cut(value, length) for key, value in self._named.items()}
+        return [_cut(one, length) for one in self._arguments], named
 
     def _weight(self, linear: str) -> str:
         return f"{self._prefix}.{linear}.weight"

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from picual.passes.quantize.autoround import AutoRound
 from picual.passes.quantize.awq import Awq
 from picual.passes.quantize.gptq import Gptq
 from picual.passes.quantize.hqq import Hqq
@@ -32,4 +33,9 @@ class TestHqqContract(PassContract):
 
 class TestAwqContract(PassContract):
     a_pass: ClassVar = Awq(block=16, tokens=1024)
+    a_model = staticmethod(tiny_model)
+
+
+class TestAutoRoundContract(PassContract):
+    a_pass: ClassVar = AutoRound(block=16, tokens=1024, share=0.5, steps=5)
     a_model = staticmethod(tiny_model)
