@@ -17,7 +17,7 @@ from picual.recipe.olive.notes import Ledger
 from picual.recipe.olive.reader import Found, object_reader, word
 from picual.recipe.schema import StepSpec
 
-QUANTIZING = ("rtn", "gptq", "quantize")  # of our passes
+QUANTIZING = ("rtn", "gptq", "awq", "quantize")  # of our passes
 
 
 @dataclass(frozen=True)

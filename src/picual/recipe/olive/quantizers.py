@@ -28,7 +28,6 @@ class Sort:
         size: Name of the group's parameter.
         symmetric: Name of the parameter that leaves out zero points.
         has_zeros: Whether Olive stores zero points when that is left out.
-        is_replaced: Whether ours is another algorithm.
     """
 
     type: str
@@ -37,7 +36,6 @@ class Sort:
     size: str = "group_size"
     symmetric: str = "sym"
     has_zeros: bool = True
-    is_replaced: bool = False
 
 
 _SEARCH = "zero points and scales are searched for"
@@ -50,8 +48,8 @@ SORTS: dict[str, Sort] = {
     "gptqquantizer": Sort("gptq", 128),
     "gptqmodel": Sort("gptq", -1, has_zeros=False),
     "autoawqquantizer": Sort(
-        "gptq", 128, ": it too heeds the inputs that calibration text makes, and needs no GPU",
-        size="q_group_size", symmetric="zero_point", is_replaced=True,
+        "awq", 128, ": rows are rounded as GPTQ does it where that is closer, and no GPU is needed",
+        size="q_group_size", symmetric="zero_point",
     ),
     "onnxblockwisertnquantization": Sort("rtn", 128, _NEARER, "block_size", "is_symmetric", has_zeros=False),
     "onnxmatmul4quantizer": Sort("rtn", 32, _NEARER, "block_size", "is_symmetric", has_zeros=False),
@@ -80,7 +78,6 @@ UNUSED: dict[str, Reason] = {
     "inside_layer_modules": _FOUND,
     "input_model_dtype": ("ignored", "weights are read in the checkpoint's own type"),
     "version": _KERNEL,
-    "duo_scaling": _FITTED,
     "export_compatible": ("mapped", "`build-genai` takes every quantized checkpoint of Picual's"),
     "pack_model_for_onnx_conversion": ("mapped", "`build-genai` takes every quantized checkpoint of Picual's"),
     "user_script": ("ignored", "no code of the user's is needed"),
@@ -95,7 +92,7 @@ UNUSED: dict[str, Reason] = {
 KNOWN = (
     *UNUSED, "bits", "w_bit", "group_size", "q_group_size", "block_size", "sym", "zero_point", "is_symmetric",
     "lm_head", "embeds", "quantize_vision", "overrides", "modules_to_not_convert", "dynamic", "damp_percent",
-    "desc_act", "data_config", "nodes_to_exclude",
+    "desc_act", "duo_scaling", "data_config", "nodes_to_exclude",
 )  # fmt: skip
 _MEAN: Reason = "ignored", "`bits_per_weight` is a mean over formats that `quantize` chooses"
 
@@ -115,14 +112,18 @@ def read_quantizer(context: Context, step: Step, kind: str, link: Link) -> tuple
         found = step.reader.find("overrides", "modules_to_not_convert", "dynamic")
         step.places["overrides"] = context.ledger.place(step.path("overrides") if found is None else found.path)
     if sort.type == "gptq":
-        _calibration(step, _DAMPINGS if kind == "gptq" else ())
+        _gptq(step, _DAMPINGS if kind == "gptq" else ())
+    if sort.type == "awq" and (duo := step.take("duo_scaling", "duo_scaling")) is not None:
+        step.fields["duo_scaling"] = duo
+    if sort.type in ("gptq", "awq"):
+        _calibration(step)
     type_ = _said_before(step, sort, link)
     _vision(step)
     context.trusts(step.reader)
     step.reader.drop_all(UNUSED)
     more = sort.more if type_ == sort.type else ""
     more += "; it comes before `build-genai`, which keeps its integers" if link.is_moved else ""
-    return type_, step.fields, ("replaced" if sort.is_replaced else "mapped", f"becomes `{type_}`{more}")
+    return type_, step.fields, ("mapped", f"becomes `{type_}`{more}")
 
 
 def _take_bits(step: Step, own: tuple[int, ...]) -> None:
@@ -250,18 +251,20 @@ def _excluded(step: Step, singles: Singles) -> None:
         ledger.mapped(found.path, "no node is left out")
 
 
-def _calibration(step: Step, dampings: tuple[float, ...]) -> None:
-    ledger = step.context.ledger
+def _gptq(step: Step, dampings: tuple[float, ...]) -> None:
     damping = step.take("damping", "damp_percent", own=dampings)
     if damping is not None:
         step.fields["damping"] = damping
     order = step.take("order", "desc_act")
     if order is not None:
         step.fields["order"] = each(order, _order)
+
+
+def _calibration(step: Step) -> None:
     step.data("data", "data_config")
     if "data" not in step.fields:
         text = "left out: a few pages of text that come with Picual (Olive: rows of a data set from the hub)"
-        ledger.note(step.path("data_config"), "defaulted", text)
+        step.context.ledger.note(step.path("data_config"), "defaulted", text)
 
 
 def _order(value: Any) -> Any:
@@ -306,6 +309,7 @@ def _budget(step: Step, sort: Sort, mean: float) -> None:
     step.fields["bits_per_weight"] = mean
     names: Mapping[str, tuple[str, ...]] = {
         "bits": ("bits",), "block": (sort.size,), "damping": ("damp_percent",), "order": ("desc_act",),
+        "duo_scaling": ("duo_scaling",),
     }  # fmt: skip
     for ours, olives in names.items():
         step.fields.pop(ours, None)

@@ -198,14 +198,16 @@ def test_kquant_becomes_rtn_whose_search_is_the_same_idea(read):
     assert note(recipe, "passes.k.embeds")[0] == "mapped"
 
 
-def test_awq_is_replaced_by_gptq(read):
+def test_awq_becomes_awq(read):
     given = {"type": "AutoAWQQuantizer", "bits": 4, "zero_point": False, "q_group_size": 64, "version": "gemm"}
 
-    recipe = read({"a": {**given, "duo_scaling": True, "input_model_dtype": "fp16"}})
+    recipe = read({"a": {**given, "duo_scaling": False, "input_model_dtype": "fp16"}})
 
-    assert one(recipe) == ("gptq", {"bits": 4, "block": 64, "symmetric": True})
+    assert one(recipe) == ("awq", {"bits": 4, "block": 64, "symmetric": True, "duo_scaling": False})
     kind, text = note(recipe, "passes.a.type")
-    assert (kind, text.startswith("becomes `gptq`: it too heeds the inputs")) == ("replaced", True)
+    assert (kind, text.startswith("becomes `awq`")) == ("mapped", True)
+    assert note(recipe, "passes.a.duo_scaling")[0] == "mapped"
+    assert note(recipe, "passes.a.data_config")[0] == "defaulted"
 
 
 @pytest.mark.parametrize(("after", "ours"), [("Rtn", "rtn"), ("Gptq", "gptq")])
