@@ -166,6 +166,17 @@ def test_seed_is_the_recipes_unless_one_is_given(tmp_path: Path) -> None:
     assert content[0] == content[1] != content[2]
 
 
+def test_finished_shard_of_another_rotation_is_not_taken_for_ours(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path / "given", tied=False)
+    content = []
+    (tmp_path / "scratch").mkdir()
+    for number, fields in enumerate(({}, {"seed": 1}, {"residual": True}, {"values": False, "residual": True})):
+        (tmp_path / str(number)).mkdir()
+        made = Rotate(**fields).run(model, PassContext(tmp_path / str(number), tmp_path / "scratch"))
+        content.append((made.path / "model.safetensors").read_bytes())
+    assert len(set(content)) == 4
+
+
 @pytest.mark.parametrize(
     ("config", "fields", "what"),
     [
