@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from picual.numerics.autoround import learn_rounding, output_error
+from picual.numerics.autoround import learn_rounding, moved_to, output_error
 from picual.numerics.grids import Grid, covering
 
 RANDOM = torch.Generator().manual_seed(9)
@@ -158,3 +158,15 @@ def test_arguments_stay_as_they_were() -> None:
 
     assert torch.equal(weight, WEIGHT)
     assert torch.equal(start.scales, scales)
+
+
+def test_weight_moved_to_given_codes_has_them_for_its_nearest_and_stays_where_it_can() -> None:
+    random = torch.Generator().manual_seed(5)
+    weight = torch.randn(6, 64, generator=random)
+    grid = covering(weight, bits=4, block=32, symmetric=False)
+    nearest = grid.nearest(weight)
+    torch.testing.assert_close(
+        moved_to(weight, grid, nearest), weight, atol=0.02 * float(grid.scales.max()), rtol=0
+    )
+    codes = (nearest + torch.randint(-2, 3, nearest.shape, generator=random)).clamp(0, grid.top)
+    assert torch.equal(grid.nearest(moved_to(weight, grid, codes)), codes)

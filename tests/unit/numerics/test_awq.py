@@ -124,3 +124,51 @@ def test_arguments_stay_as_they_were() -> None:
     awq.search_clip(WEIGHTS[0], HESSIAN, bits=4, block=BLOCK, symmetric=False)
 
     assert all(torch.equal(*pair) for pair in zip(before, (*WEIGHTS, MEAN, HESSIAN), strict=True))
+
+
+def test_scales_that_weights_enter_are_taken_where_they_are_better() -> None:
+    random = torch.Generator().manual_seed(3)
+    inputs = torch.randn(400, WIDTH, generator=random)
+    weight = torch.randn(32, WIDTH, generator=random)
+    weight[:, ::BLOCK] *= 12  # one column of each block sets the steps of all, its inputs being like the others
+    hessian, mean = inputs.T @ inputs / 400, inputs.abs().mean(0)
+
+    def error(duo: bool) -> float:
+        scales = awq.search_scales([weight], mean, hessian, bits=4, block=BLOCK, symmetric=False, duo=duo)
+        grid = covering(weight * scales, bits=4, block=BLOCK, symmetric=False)
+        change = grid.values(grid.nearest(weight * scales)) / scales - weight
+        return float((inputs @ change.T).square().sum())
+
+    assert error(duo=True) < 0.8 * error(duo=False)
+
+
+def test_width_that_no_block_divides_has_scales_of_its_own_width() -> None:
+    weight, mean, hessian = WEIGHTS[0][:, :100], MEAN[:100], HESSIAN[:100, :100]
+    found = awq.search_scales([weight], mean, hessian, bits=4, block=64, symmetric=False, duo=True)
+    assert found.shape == (100,)
+    cut = torch.ones(len(weight), dtype=torch.bool)
+    rounded = awq.rounded(
+        weight * found, hessian / found / found[:, None], bits=4, block=64, symmetric=False, cut=cut
+    )
+    assert rounded.values().shape == weight.shape
+
+
+@pytest.mark.parametrize("compensate", [False, True])
+def test_every_row_is_rounded_in_the_best_of_the_ways(compensate: bool) -> None:
+    from picual.numerics import rounding
+
+    weight = torch.cat(WEIGHTS)
+    cut = torch.arange(len(weight)) % 2 == 0
+    fields = {"bits": 4, "block": BLOCK, "symmetric": False}
+    found = awq.rounded(weight, HESSIAN, cut=cut, compensate=compensate, **fields)
+
+    def errors(values: torch.Tensor) -> torch.Tensor:
+        change = values - weight
+        return torch.einsum("nk,nk->n", change @ HESSIAN, change)
+
+    whole, shorter = covering(weight, **fields), awq.search_clip(weight, HESSIAN, **fields)
+    plain, clipped = (errors(grid.values(grid.nearest(weight))) for grid in (whole, shorter))
+    fitted = errors(rounding.with_moments(weight, HESSIAN, compensate=compensate, **fields).values())
+    expected = torch.minimum(torch.where(cut, clipped, plain), fitted)
+    torch.testing.assert_close(errors(found.values()), expected, rtol=1e-3, atol=1e-6)
+    assert (expected < plain).any()
