@@ -59,10 +59,11 @@ def check(promise: WeightsScaled, given: Model, made: Model, bench: Bench) -> It
     assert isinstance(made, QuantizedHfModel)
     there = list(presence(given, made))
     yield from there
-    shapes = [name for name, how in made.stored().items() if how.shape != given.tensors()[name].shape]
-    if not there[0].passed or shapes:
-        if shapes:
-            yield Check("scaled-distance", passed=False, detail=f"of other shapes: {some(shapes)}")
+    if not there[0].passed:
+        return
+    shapes = [name for name, info in made.tensors().items() if info.shape != given.tensors()[name].shape]
+    if shapes:
+        yield Check("scaled-writers", passed=False, detail=f"of other shapes: {some(shapes)}")
         return
     links = links_of(given.tensors(), given.config())
     norms = [link for link in links if len(given.tensors()[link.writer.name].shape) == 1]

@@ -134,6 +134,17 @@ def test_norm_with_an_entry_that_no_scale_gives_fails(made: Made, tmp_path: Path
     assert faults(made[0], changed(made, tmp_path / "broken", NORM, spoil)) == ["scaled-writers"]
 
 
+def test_norm_of_another_length_fails(made: Made, tmp_path: Path) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    shutil.copytree(made[1].path, tmp_path / "broken")
+    broken = QuantizedHfModel(tmp_path / "broken")
+    file = broken.tensors()[NORM].file
+    tensors = load_file(file)
+    save_file(tensors | {NORM: tensors[NORM][:1]}, file)
+    assert faults(made[0], broken) == ["scaled-writers"]
+
+
 def test_norm_that_nothing_links_must_be_as_it_was(made: Made, tmp_path: Path) -> None:
     broken = changed(made, tmp_path / "broken", "model.norm.weight", lambda norm: norm * 1.001)
     assert faults(made[0], broken) == ["quantized-rest"]

@@ -52,9 +52,11 @@ def divergence(model: HfModel, made: QuantizedHfModel) -> float:
 def test_large_inputs_gain_by_scales(run: Run, tmp_path: Path) -> None:
     model = outlying(tmp_path / "hf")
     plain = divergence(model, run(Rtn(block=64), model, name="rtn")[0])
+    none = Awq(block=64, compensate=False, ratios=0, duo_scaling=False)
+    unscaled = divergence(model, run(none, model, name="unscaled")[0])
     scaled = divergence(model, run(Awq(block=64, compensate=False), model, name="scaled")[0])
     compensated = divergence(model, run(Awq(block=64), model, name="compensated")[0])
-    assert compensated < scaled < 0.7 * plain
+    assert compensated < scaled < 0.8 * unscaled < 0.8 * plain
 
 
 @pytest.mark.parametrize(("layout", "kv_heads"), [("phi3", 4), ("gemma", 2)])
@@ -106,9 +108,10 @@ def test_scale_that_something_else_reads_is_taken_back(tmp_path: Path) -> None:
 
 def test_what_is_not_scaled_is_said(run: Run, tmp_path: Path) -> None:
     model = tiny_model(tmp_path / "hf")
-    _, context = run(Awq(tokens=1024, overrides=Settings({"*.down_proj": {"bits": 8}})), model)
+    wide = Settings({"model.layers.1.self_attn.o_proj": {"bits": 8}})  # with so many, there is nothing to say
+    _, context = run(Awq(tokens=1024, overrides=wide), model)
     skipped = {entry["skipped"]: entry["why"] for entry in context.journal if "skipped" in entry}
-    assert list(skipped) == [f"model.layers.{layer}.self_attn.o_proj" for layer in (0, 1)]
+    assert list(skipped) == ["model.layers.0.self_attn.o_proj"]
     assert all("several query heads" in why for why in skipped.values())
 
 
