@@ -47,6 +47,7 @@ def recipe_for(wish: Wish) -> tuple[dict[str, Any], list[str]]:
     reasons += tried.reasons
     mapping["passes"] = {**merging, **tried.steps}
     mapping["metrics"] = dict(_metrics(wish, asked))
+    reasons.append("divergence: taken on a text of ours, which nothing was calibrated on")
     mapping["search"] = _search(wish, min(wish.trials, tried.count), reasons)
     if tried.sampler is not None:
         mapping["search"]["sampler"] = tried.sampler

@@ -34,7 +34,7 @@ def test_a_size_is_filled_by_one_model_and_the_report_says_why(model: Path, tmp_
     assert [trial["candidate"] for trial in report["trials"]] == [{}]
     assert 0.110 < report["best"]["size"]["size_mb"] <= 0.150
     chosen = {note["path"]: note["text"] for note in report["notes"] if note["kind"] == "chosen"}
-    assert set(chosen) == {"quantize", "build-genai", "search"}
+    assert set(chosen) == {"quantize", "build-genai", "divergence", "search"}
     assert "# build-genai: chosen: " in (tmp_path / "out/recipe.yaml").read_text()
 
 
