@@ -20,6 +20,16 @@ def nbytes(height: int, width: int, *, bits: int, block: int, symmetric: bool, s
     return height * (count * block * bits // 8 + count * scale_bytes + zeros)
 
 
+def bytes_read(height: int, width: int, *, bits: int, block: int) -> int:
+    """Return the bytes that a CPU kernel reads to multiply by a matrix once.
+
+    It packs codes with a float32 scale and a float32 sum of each block, whatever the file holds.
+    Source: ONNX Runtime, ``MlasQNBitGemm``'s packed layout for int8 activations.
+    """
+    count = blocks_in(width, block)
+    return height * count * (block * bits // 8 + 8)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Format:
     """How a matrix is stored: see ``blockwise``."""

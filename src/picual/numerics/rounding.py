@@ -93,6 +93,17 @@ def with_moments(
     return Rounded(grid, codes, weight.shape[1])
 
 
+def joined(parts: Sequence[Rounded]) -> Rounded:
+    """Return stretches of rows of one matrix as one."""
+    first = parts[0]
+    grid = replace(
+        first.grid,
+        scales=torch.cat([part.grid.scales for part in parts]),
+        zeros=torch.cat([part.grid.zeros for part in parts]),
+    )
+    return Rounded(grid, torch.cat([part.codes for part in parts]), first.width)
+
+
 def least_error(weight: torch.Tensor, hessian: torch.Tensor, ways: Sequence[Rounded]) -> Rounded:
     """Return for each row the way of rounding whose output error d H d^T is least; the first where they are equal.
 

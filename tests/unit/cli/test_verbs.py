@@ -162,10 +162,8 @@ def test_what_is_missing_is_named_as_the_option_that_gives_it(
 def test_integers_go_from_quantize_into_every_export(folder: Path) -> None:
     store = ("--store", folder / "store", "--json")
     made = folder / "quantized"
-    asked = ("--effort", "fast", "--bits-per-weight", "6", "--head", "int4")
+    asked = ("--effort", "fast", "--head", "int4", "--block", "16")
     rows = json.loads(picual("quantize", folder / "tiny", *asked, "--dry-run", "--json").output)
-    assert sum(row["bytes"] for row in rows) <= 6 / 8 * sum(_weights(row["shape"]) for row in rows)
-
     assert picual("quantize", folder / "tiny", "-o", made, *asked, *store).exit_code == 0
     stored = json.loads((made / "model" / "quantization.json").read_text())["weights"]
     assert {name: f"int{how['bits']} block {how['block']}" for name, how in stored.items()} == {
@@ -178,6 +176,15 @@ def test_integers_go_from_quantize_into_every_export(folder: Path) -> None:
     assert ended.exit_code == 0, (ended.exception, ended.output)
     config = json.loads((folder / "gptq" / "model" / "config.json").read_text())
     assert config["quantization_config"]["quant_method"] == "gptq"
+
+
+def test_look_at_sizes_keeps_the_limit_and_says_that_it_is_one(folder: Path) -> None:
+    asked = ("--effort", "fast", "--bits-per-weight", "6")
+    told = picual("quantize", folder / "tiny", *asked, "--dry-run", "--json")
+    rows = json.loads(told.stdout)
+    assert sum(row["bytes"] for row in rows) <= 6 / 8 * sum(_weights(row["shape"]) for row in rows)
+    assert "a run looks at text" in told.stderr
+    assert "a run looks at text" not in picual("quantize", folder / "tiny", "--dry-run", "--json").stderr
 
 
 def test_field_of_another_format_is_a_mistake(folder: Path) -> None:

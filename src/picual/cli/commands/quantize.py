@@ -24,7 +24,12 @@ def _quantize(**given: Any) -> None:
         assert _run is not None
         _run(**given)
         return
-    rows = api.sizes_by_weight(Path(given["model"]), fields_given(given))
+    fields = fields_given(given)
+    rows = api.sizes_by_weight(Path(given["model"]), fields)
+    if fields.keys() & {"max_size", "bits_per_weight"}:
+        click.echo(
+            "chosen by the weights alone: a run looks at text, and may choose others of that size", err=True
+        )
     if given["as_json"]:
         render.show_json(rows)
     else:

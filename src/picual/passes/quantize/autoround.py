@@ -51,7 +51,7 @@ class AutoRound(Quantizer):
     """Quantize a checkpoint by GPTQ, and learn the rounding of the most sensitive layers."""
 
     name: ClassVar[str] = "autoround"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     imports: ClassVar[tuple[str, ...]] = ("torch", "safetensors", "transformers", "accelerate")
     libraries: ClassVar[tuple[str, ...]] = ("torch", "numpy", "transformers")
 

@@ -47,7 +47,7 @@ class Awq(Quantizer):
     """Quantize a checkpoint by AWQ on calibration text."""
 
     name: ClassVar[str] = "awq"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     imports: ClassVar[tuple[str, ...]] = ("torch", "safetensors", "transformers", "accelerate")
     libraries: ClassVar[tuple[str, ...]] = ("torch", "numpy", "transformers")
 

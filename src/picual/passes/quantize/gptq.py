@@ -38,7 +38,7 @@ class Gptq(Quantizer):
     """Quantize a checkpoint by GPTQ on calibration text."""
 
     name: ClassVar[str] = "gptq"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     imports: ClassVar[tuple[str, ...]] = ("torch", "safetensors", "transformers", "accelerate")
     libraries: ClassVar[tuple[str, ...]] = ("torch", "numpy", "transformers")
 

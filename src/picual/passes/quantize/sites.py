@@ -15,6 +15,7 @@ from picual.errors import Refused
 from picual.models import HfModel
 from picual.models.layout import HEAD, embedding_of, is_tied, linears
 from picual.models.quantized import Stored
+from picual.numerics import block_sizes
 from picual.numerics.block_sizes import Format
 from picual.space import Settings
 
@@ -55,6 +56,13 @@ def stored(site: Site, form: Format) -> dict[str, Stored]:
 def bytes_of(site: Site, form: Format) -> int:
     """Return the bytes of a site."""
     return form.nbytes(sum(site.heights), site.width)
+
+
+def bytes_read(site: Site, form: Format) -> int:
+    """Return the bytes that kernels read of a site for each token; of a table alone, next to none."""
+    if site.is_table and not site.is_head:
+        return 0
+    return block_sizes.bytes_read(sum(site.heights), site.width, bits=form.bits, block=form.block)
 
 
 def sites_of(model: HfModel) -> tuple[Site, ...]:

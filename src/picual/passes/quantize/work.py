@@ -10,6 +10,7 @@ from picual import fingerprint
 from picual.models import HfModel, QuantizedHfModel, Stored
 from picual.numerics.block_sizes import Format
 from picual.passes.base import PassContext
+from picual.passes.quantize import head
 from picual.passes.quantize.layer import Layer
 from picual.passes.quantize.network import LayeredNetwork
 from picual.passes.quantize.shards import Shard, ShardWriter, weight_of
@@ -97,16 +98,13 @@ def weight_by_weight(work: Work, rounded: FromWeight) -> QuantizedHfModel:
     return _finish(work, writer)
 
 
-def layer_by_layer(
-    work: Work, windows: torch.Tensor, rounded: FromMoments, of_rest: FromWeight = nearest
-) -> QuantizedHfModel:
+def layer_by_layer(work: Work, windows: torch.Tensor, rounded: FromMoments) -> QuantizedHfModel:
     """Quantize each weight on the states that the quantized weights before it leave.
 
     Args:
         work: What to do.
         windows: Calibration token ids (W, T).
         rounded: Rounds a weight (N, K), given the second moments (K, K) of its inputs.
-        of_rest: Rounds a weight whose inputs are not seen: embedding and head.
     """
 
     def of_layer(layer: Layer, shard: Shard, states: torch.Tensor) -> RoundedLayer:
@@ -114,19 +112,16 @@ def layer_by_layer(
             group_by_group(work, layer, shard, states, lambda _names, _heights, *known: rounded(*known))
         )
 
-    return layers_in_turn(work, windows, of_layer, of_rest)
+    return layers_in_turn(work, windows, of_layer)
 
 
-def layers_in_turn(
-    work: Work, windows: torch.Tensor, of_layer: FromLayer, of_rest: FromWeight = nearest
-) -> QuantizedHfModel:
-    """Quantize a layer at a time, each as a whole.
+def layers_in_turn(work: Work, windows: torch.Tensor, of_layer: FromLayer) -> QuantizedHfModel:
+    """Quantize a layer at a time, each as a whole; then the head, on the states after the last.
 
     Args:
         work: What to do.
         windows: Calibration token ids (W, T).
         of_layer: Rounds a layer, given the states (W, T, hidden) before it, and leaves it rounded.
-        of_rest: Rounds a weight whose inputs are not seen: embedding and head.
     """
     import torch
 
@@ -139,15 +134,14 @@ def layers_in_turn(
             work.context.progress(number, len(writer.shards), shard.file)
             if number >= len(network):
                 if not writer.is_done(shard):
-                    writer.write(shard, lambda name: _blocks(work, name, of_rest))
+                    writer.write(shard, _rest(work, network, states))
                 continue
             with network.layer(number) as layer:
                 if writer.is_done(shard):
                     _restore(layer, writer, shard)
                 else:
-                    _write(work, writer, shard, of_layer(layer, shard, states), of_rest)
-                if number + 1 < len(network):
-                    states = layer.forward(states)
+                    _write(work, writer, shard, of_layer(layer, shard, states))
+                states = layer.forward(states)
     return _finish(work, writer)
 
 
@@ -162,13 +156,24 @@ def _restore(layer: Layer, writer: ShardWriter, shard: Shard) -> None:
         layer.replace(name, torch.from_numpy(values))
 
 
-def _write(work: Work, writer: ShardWriter, shard: Shard, made: RoundedLayer, of_rest: FromWeight) -> None:
+def _rest(work: Work, network: LayeredNetwork, states: torch.Tensor) -> Callable[[str], Blocks]:
+    """Return what rounds the weights outside the layers: the head on its inputs, a table alone as it is."""
+    site = next((site for site in work.formats if site.is_head), None)
+
+    def of_head(weight: torch.Tensor, form: Format) -> Rounded:
+        assert site is not None
+        return head.rounded(weight, head.moments_of(network, states), form, looked_up=site.is_table)
+
+    return lambda name: _blocks(work, name, of_head if site is not None and name in site.names else nearest)
+
+
+def _write(work: Work, writer: ShardWriter, shard: Shard, made: RoundedLayer) -> None:
     writer.write(
         shard,
         lambda name: (
             made.weights[name].blocks(symmetric=work.form_of(name).symmetric)
             if name in made.weights
-            else _blocks(work, name, of_rest)
+            else _blocks(work, name, nearest)
         ),
         {name: values.numpy() for name, values in made.floats.items()},
     )

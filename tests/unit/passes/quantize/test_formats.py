@@ -11,9 +11,10 @@ from picual.hardware import Target
 from picual.models import GenaiModel, HfModel, QuantizedHfModel
 from picual.numerics.block_sizes import Format
 from picual.passes.base import PassContext
-from picual.passes.quantize.quantize import Quantize, _solved
+from picual.passes.quantize.quantize import Quantize
 from picual.passes.quantize.rtn import Rtn
 from picual.passes.quantize.sites import Site, bytes_of, sites_of
+from picual.passes.quantize.solving import best_within
 from picual.space import Settings
 from picual.testing.tiny import tiny_model
 
@@ -79,7 +80,7 @@ def test_mean_width_is_kept(tiny: HfModel, run: Run) -> None:
     assert 5.5 < context.metrics["bits_per_weight"] <= 6.0
 
 
-def test_large_table_is_not_left_behind_by_a_greedy_choice(tmp_path: Path) -> None:
+def test_large_table_is_not_left_behind_by_a_greedy_choice() -> None:
     narrow, wide = (Format(bits=bits, block=32, symmetric=False) for bits in (4, 8))
     layers = [Site((f"model.layers.{n}.mlp.down_proj.weight",), (32,), 32, n) for n in range(4)]
     head = Site(("model.embed_tokens.weight",), (256,), 32, None, is_head=True, is_table=True)
@@ -87,10 +88,46 @@ def test_large_table_is_not_left_behind_by_a_greedy_choice(tmp_path: Path) -> No
     # A byte spent on a layer saves more than one spent on the head; there is room for the head, not for both.
     costs = {site: {narrow: 0.3, wide: 0.0} for site in layers} | {head: {narrow: 2.0, wide: 0.0}}
     budget = bytes_of(head, wide) + sum(bytes_of(site, narrow) for site in layers)
-    context = PassContext(folder=tmp_path, scratch=tmp_path)
-    chosen = _solved(candidates, costs, budget, context)
-    assert chosen[head] == wide
-    assert context.metrics["predicted_kl"] == pytest.approx(1.2)
+    found = best_within(candidates, costs, budget)
+    assert found is not None
+    assert found.formats[head] == wide
+    assert found.cost == pytest.approx(1.2)
+
+
+def test_fast_under_a_size_heeds_what_layers_do(tiny: HfModel, run: Run, tmp_path: Path) -> None:
+    """A weight twenty times as large as its like moves the states most; relative errors do not show it."""
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    loud = tmp_path / "loud"
+    shutil.copytree(tiny.path, loud)
+    weights = load_file(loud / "model.safetensors")
+    weights["model.layers.1.mlp.down_proj.weight"] *= 20
+    save_file(weights, loud / "model.safetensors", metadata={"format": "pt"})
+    a_pass = Quantize(effort="fast", bits_per_weight=6.0, head="int8", read_price=0)
+
+    quiet = run(a_pass, tiny, name="quiet")[0].stored()
+    found = run(a_pass, HfModel(loud), name="loud")[0].stored()
+
+    assert found != quiet
+    assert a_pass.outlook(HfModel(loud)) == a_pass.outlook(tiny)
+
+
+def test_size_is_kept_by_the_weights_alone_where_layers_cannot_be_run(
+    tiny: HfModel, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any, **__: Any) -> None:
+        raise Refused("it has no list of decoder layers")
+
+    monkeypatch.setattr("picual.passes.quantize.quantize.measured", refused)
+    _, context = run(Quantize(effort="fast", bits_per_weight=6.0), tiny)
+    assert 5.5 < context.metrics["bits_per_weight"] <= 6.0
+    assert "predicted_kl" not in context.metrics
+    assert any("by the weights alone" in line.get("note", "") for line in context.journal)
+    for fields in ({"effort": "balanced", "bits_per_weight": 6.0}, {"effort": "fast", "max_kl": 0.1}):
+        with pytest.raises(Refused):
+            run(Quantize(**fields), tiny, name=fields["effort"])
 
 
 def test_killed_run_does_not_measure_again(tiny: HfModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

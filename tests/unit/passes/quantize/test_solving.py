@@ -15,7 +15,7 @@ from picual.models import HfModel, QuantizedHfModel
 from picual.numerics.block_sizes import Bits, Format
 from picual.passes.base import PassContext
 from picual.passes.quantize.quantize import SLACK, Quantize
-from picual.passes.quantize.sites import Site, bytes_of, sites_of
+from picual.passes.quantize.sites import Site, bytes_of, bytes_read, sites_of
 from picual.passes.quantize.solving import best_within, least_cost, smallest_within
 from picual.testing.tiny import tiny_model
 
@@ -104,15 +104,35 @@ def test_divergence_out_of_reach_is_refused_with_one_in_reach(
     assert context.metrics["predicted_kl"] <= limit
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [({"max_kl": 0.0}, "as near as"), ({"max_kl": 0.1, "effort": "fast"}, "looks at no text")],
-)
-def test_divergence_that_cannot_be_predicted_is_refused_beforehand(
-    tiny: HfModel, fields: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(Refused, match=message):
-        Quantize(**fields).check(tiny, Target())
+def test_divergence_of_nothing_is_refused_beforehand(tiny: HfModel) -> None:
+    with pytest.raises(Refused, match="as near as"):
+        Quantize(max_kl=0.0).check(tiny, Target())
+
+
+@pytest.mark.parametrize("effort", ["fast", "balanced"])
+def test_less_is_read_the_more_reading_is_worth(tiny: HfModel, run: Run, effort: Any) -> None:
+    found = []
+    for price in (0.0, 3.0, 30.0):
+        a_pass = Quantize(effort=effort, bits_per_weight=6.5, read_price=price)
+        metrics = run(a_pass, tiny, name=f"{price}")[1].metrics
+        found.append((metrics["read_mb"], -metrics["predicted_kl"]))
+    assert found[0] > found[2]
+    assert found == sorted(found, reverse=True)
+
+
+def test_price_of_reading_is_a_percentage_of_the_best_choice() -> None:
+    """Three choices of one weight: 10 % less to read for 20 % more cost, and 20 % less for 80 % more."""
+    site = Site(("model.layers.0.mlp.down_proj.weight",), (64,), 256, 0)
+    forms = [Format(bits=4, block=block, symmetric=False) for block in (32, 64, 128)]
+    reads = [bytes_read(site, form) for form in forms]
+    assert reads == [64 * 8 * 24, 64 * 4 * 40, 64 * 2 * 72]  # 6, 5 and 4.5 bits a weight
+    costs = {site: dict(zip(forms, (1.0, 1.2, 1.4), strict=True))}
+    budget = max(bytes_of(site, form) for form in forms)
+    by_price = {0.0: forms[0], 1.1: forms[0], 1.3: forms[1], 2.3: forms[1], 2.5: forms[2]}
+    for price, form in by_price.items():
+        found = best_within({site: forms}, costs, budget, price)
+        assert found is not None
+        assert found.formats[site] == form, price
 
 
 def test_sizes_under_a_divergence_are_not_made_up(tiny: HfModel) -> None:
