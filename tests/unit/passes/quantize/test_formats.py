@@ -94,24 +94,14 @@ def test_large_table_is_not_left_behind_by_a_greedy_choice() -> None:
     assert found.cost == pytest.approx(1.2)
 
 
-def test_fast_under_a_size_heeds_what_layers_do(tiny: HfModel, run: Run, tmp_path: Path) -> None:
-    """A weight twenty times as large as its like moves the states most; relative errors do not show it."""
-    import shutil
-
-    from safetensors.torch import load_file, save_file
-
-    loud = tmp_path / "loud"
-    shutil.copytree(tiny.path, loud)
-    weights = load_file(loud / "model.safetensors")
-    weights["model.layers.1.mlp.down_proj.weight"] *= 20
-    save_file(weights, loud / "model.safetensors", metadata={"format": "pt"})
+def test_fast_under_a_size_heeds_what_layers_do(tiny: HfModel, run: Run) -> None:
+    """Errors of `o_proj` commonly do little. In a random network they do much, and only running it shows that."""
     a_pass = Quantize(effort="fast", bits_per_weight=6.0, head="int8", read_price=0)
-
-    quiet = run(a_pass, tiny, name="quiet")[0].stored()
-    found = run(a_pass, HfModel(loud), name="loud")[0].stored()
-
-    assert found != quiet
-    assert a_pass.outlook(HfModel(loud)) == a_pass.outlook(tiny)
+    made, context = run(a_pass, tiny)
+    assert made.stored()["model.layers.0.self_attn.o_proj.weight"].bits == 8
+    expected = {site.names[0]: form for site, form in a_pass.outlook(tiny).items()}
+    assert expected["model.layers.0.self_attn.o_proj.weight"].bits == 4
+    assert context.metrics["predicted_kl"] > 0
 
 
 def test_size_is_kept_by_the_weights_alone_where_layers_cannot_be_run(
