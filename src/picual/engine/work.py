@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from picual import _atomic, fingerprint
+from picual import _atomic, _lazy, fingerprint
 from picual.engine.events import EventLog
 from picual.engine.metrics import Reference, fields_with_models, metric_ingredients
 from picual.engine.results import Stage, StepResult
@@ -80,7 +80,7 @@ class Work:
         """Run one pass, without its checks."""
         assert step.ingredients is not None
         assert step.key is not None
-        payload = {
+        payload: dict[str, Any] = {
             "pass": step.a_pass.name,
             "fields": values_of(step.a_pass),
             "model": given.model.to_wire(),
@@ -92,6 +92,8 @@ class Work:
         try:
             if self.fresh or not step.cached:
                 self._verify_input(given)
+            if self.fresh or self.store.find(step.key) is None:
+                payload["prepared"] = self._prepared(plan, step, given, payload)
             entry, ran = self._once(plan, "pass", step.name, step.label, step.ingredients, payload)
         except PicualError as error:
             self.events.emit(
@@ -111,6 +113,23 @@ class Work:
             model=model_from_wire(manifest.value["model"], entry.content, given.model),
         )  # fmt: skip
         return done, made
+
+    def _prepared(self, plan: Plan, step: PlannedStep, given: Stage, payload: Mapping[str, Any]) -> str | None:
+        """Return the folder of what the pass shares among models, made if need be; None: it shares nothing."""
+        a_pass = step.a_pass
+        wanted = a_pass.preparation(given.model, plan.recipe.target)
+        if wanted is None:
+            return None
+        ingredients = {
+            "format": FORMAT, "prepare": a_pass.name, "version": a_pass.version, "content": dict(wanted),
+            "libraries": {name: _lazy.version_of(name) for name in a_pass.libraries},
+        }  # fmt: skip
+        label = f"prepare {a_pass.name}"
+        entry, ran = self._once(plan, "prepare", f"prepare {step.name}", label, ingredients, payload)
+        if not ran and entry.manifest.key not in self._hashed:
+            self.store.verify(entry)
+            self._hashed.add(entry.manifest.key)
+        return str(entry.content)
 
     def verify(self, plan: Plan, step: PlannedStep, done: StepResult, given: Stage, made: Stage) -> None:
         """Check what a pass promises, and put the checks into ``done``.

@@ -20,13 +20,14 @@ from picual import _atomic
 # Kind of job -> the function that does it: (job, folder, report) -> result. Strings, so that a floor above
 # can add its work (verification) without being imported from here.
 TASKS: dict[str, str] = {
+    "prepare": "picual.passes.task:prepare",
     "pass": "picual.passes.task:run",
     "evaluate": "picual.metrics.task:run",
     "verify": "picual.engine.verification.task:run",
     "fetch": "picual.sources.task:run",
 }
 
-Kind = Literal["pass", "evaluate", "verify", "fetch"]
+Kind = Literal["prepare", "pass", "evaluate", "verify", "fetch"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,7 +20,7 @@ from picual.numerics.grids import Grid, away_from_zero, covering
 # The fewer the levels, the more is cut off both ends at the optimum.
 SHRINKS = {2: (1.0, 0.8, 0.6, 0.44), 4: (1.0, 0.92, 0.84, 0.76), 8: (1.0, 0.98)}
 SHIFTS = (0, -1, 1)
-PIECE = 1 << 17  # weights at a time: what is worked on stays in the processor's cache
+PIECE = 1 << 18  # weights at a time: what is worked on stays in the processor's cache
 
 
 def fit(

@@ -118,6 +118,7 @@ class PassContext:
     Attributes:
         folder: Empty folder for the result.
         scratch: Folder that outlives a kill of this very step; checkpoints go here.
+        prepared: What ``prepare`` wrote, to read only; None: nothing was prepared.
         target: What the model is made for.
         data: The data sets the recipe defines, by name.
         seed: For every random choice.
@@ -130,6 +131,7 @@ class PassContext:
 
     folder: Path
     scratch: Path
+    prepared: Path | None = None
     target: Target = field(default_factory=Target)
     data: Mapping[str, DataConfig] = field(default_factory=dict)
     seed: int = 0
@@ -186,6 +188,16 @@ class Pass(abc.ABC, Generic[In, Out]):
     @abc.abstractmethod
     def run(self, model: In, context: PassContext) -> Out:
         """Do the work and return the reference to what was written."""
+
+    def preparation(self, model: In, target: Target) -> Mapping[str, Any] | None:
+        """Return all that ``prepare`` would write depends on, or None when it has nothing to do here.
+
+        It is for work that many models share, such as the graph of a config: the store keeps it by this value.
+        """
+        return None
+
+    def prepare(self, model: In, context: PassContext) -> None:
+        """Write into ``context.folder`` what ``run`` then finds in ``context.prepared``."""
 
     def promises(self) -> tuple[Promise, ...]:
         """Return the post-conditions that the engine verifies against the input and the output."""

@@ -1,4 +1,4 @@
-"""The job ``pass``: one pass on one model, from its wire form to the wire form of its result."""
+"""The jobs ``prepare`` and ``pass``: one pass on one model, from its wire form to that of its result."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run(
 
     Args:
         payload: ``pass`` (name), ``fields``, ``model`` (wire form with absolute paths), ``target`` and ``data``
-            (wire forms).
+            (wire forms); maybe ``prepared``, a folder.
         folder: Of the job: the result goes to ``out`` in it, checkpoints to ``scratch``.
         seed: For every random choice.
         threads: For every thread pool.
@@ -38,24 +38,7 @@ def run(
         StepsDoNotFit: The pass does not take this kind of model.
         BrokenPromise: What the pass returned is not what it produces, or lies elsewhere.
     """
-    a_pass = registry.build(payload["pass"], payload.get("fields", {}))
-    for module in a_pass.imports:
-        _lazy.need(module, extra=a_pass.extra, by=a_pass.name)
-    given = model_from_wire(payload["model"], Path("/"))
-    if not isinstance(given, a_pass.accepts):
-        raise StepsDoNotFit(f"`{a_pass.name}` takes {a_pass.accepts.title}, and this is {given.title}")
-    context = PassContext(
-        folder=folder / "out",
-        scratch=folder / "scratch",
-        target=Target(**payload.get("target", {})),
-        data={name: DataConfig.from_wire(wire) for name, wire in payload.get("data", {}).items()},
-        seed=seed,
-        threads=threads,
-        on_progress=lambda done, total, note: on_event("progress", {"done": done, "total": total, "note": note}),
-        on_event=on_event,
-    )
-    for place in (context.folder, context.scratch):
-        place.mkdir(parents=True, exist_ok=True)
+    a_pass, given, context = _begun(payload, folder, seed, threads, on_event)
     a_pass.check(given, context.target)
     made = a_pass.run(given, context)
     _keep_the_contract(a_pass, made, given, context.folder)
@@ -65,6 +48,49 @@ def run(
         "metrics": context.metrics,
         "curves": curves_of(folder / "events.jsonl"),
     }
+
+
+def prepare(
+    payload: Mapping[str, Any],
+    *,
+    folder: Path,
+    seed: int,
+    threads: int,
+    on_event: Callable[[str, Mapping[str, Any]], None],
+) -> dict[str, Any]:
+    """Do what a pass shares among models; arguments as for ``run``."""
+    a_pass, given, context = _begun(payload, folder, seed, threads, on_event)
+    a_pass.check(given, context.target)
+    a_pass.prepare(given, context)
+    return {}
+
+
+def _begun(
+    payload: Mapping[str, Any], folder: Path, seed: int, threads: int,
+    on_event: Callable[[str, Mapping[str, Any]], None],
+) -> tuple[Pass[Any, Any], Model, PassContext]:  # fmt: skip
+    a_pass = registry.build(payload["pass"], payload.get("fields", {}))
+    for module in a_pass.imports:
+        if not _lazy.is_installed(module):
+            raise _lazy.missing(module, extra=a_pass.extra, by=a_pass.name)
+    given = model_from_wire(payload["model"], Path("/"))
+    if not isinstance(given, a_pass.accepts):
+        raise StepsDoNotFit(f"`{a_pass.name}` takes {a_pass.accepts.title}, and this is {given.title}")
+    prepared = payload.get("prepared")
+    context = PassContext(
+        folder=folder / "out",
+        scratch=folder / "scratch",
+        prepared=None if prepared is None else Path(prepared),
+        target=Target(**payload.get("target", {})),
+        data={name: DataConfig.from_wire(wire) for name, wire in payload.get("data", {}).items()},
+        seed=seed,
+        threads=threads,
+        on_progress=lambda done, total, note: on_event("progress", {"done": done, "total": total, "note": note}),
+        on_event=on_event,
+    )
+    for place in (context.folder, context.scratch):
+        place.mkdir(parents=True, exist_ok=True)
+    return a_pass, given, context
 
 
 def _keep_the_contract(a_pass: Pass[Any, Any], made: Any, given: Model, folder: Path) -> None:

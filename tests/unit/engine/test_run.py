@@ -11,8 +11,10 @@ import jsonschema
 import pytest
 
 from picual import api, report
-from picual.errors import BadValue, NotMeasured
+from picual.errors import BadValue, Corrupt, NotMeasured
 from picual.executors.inline import InlineExecutor
+from picual.store.local import Store
+from picual.testing.tiny import tiny_model
 
 Write = Callable[..., dict[str, Any]]
 
@@ -96,3 +98,26 @@ def test_a_metric_that_fails_takes_neither_the_model_nor_the_other_numbers(
     assert found["model"] == str(tmp_path / "out" / "model")
     assert (tmp_path / "out" / "model" / "genai_config.json").is_file()
     assert found["best"]["size"]["size_mb"] > 0
+
+
+def test_another_model_of_the_same_config_gets_its_graph_from_the_store(
+    tiny_recipe: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = tiny_recipe()
+    written |= {"passes": {"build-genai": {"precision": "int4"}}, "metrics": {}}
+    store = Store(tmp_path / "graphs")
+    api.run(written, store=store.root, executor=InlineExecutor)
+    monkeypatch.setattr("picual.graph.skeleton.build_skeleton", None)
+    monkeypatch.setattr("picual.passes.export.genai.build_skeleton", None)
+
+    written["model"] = str(tiny_model(tmp_path / "other", seed=1).path)
+    outcome = api.run(written, store=store.root, executor=InlineExecutor)
+
+    assert outcome.report["verdict"] == "verified"
+    (graph,) = [entry for entry in store.entries() if entry.manifest.label == "prepare build-genai"]
+    (file,) = graph.content.iterdir()
+    file.chmod(0o644)
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    written["passes"] = {"build-genai": {"precision": "int8"}}
+    with pytest.raises(Corrupt, match="prepare build-genai"):
+        api.run(written, store=store.root, executor=InlineExecutor)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,12 +53,17 @@ class Pieces:
         self._pieces = cut(self._model.graph, str(file))
 
     def each(self, windows: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.float32]]:
-        """Yield logits (T or 1, vocabulary) of each of the token ids (windows, T).
+        """Yield logits (T or 1, vocabulary) of each of the token ids (windows, T)."""
+        return self.ends(windows, self.body(windows))
 
-        Every layer runs over all windows before the next one is loaded; logits are made window by window.
+    def body(self, windows: npt.NDArray[np.int64]) -> list[dict[str, npt.NDArray[Any]]]:
+        """Run all but the last piece, each over all windows before the next one is loaded.
+
+        Returns:
+            What the last piece takes of those before it, by name, for each window.
         """
         held: list[dict[str, Any]] = [{} for _ in windows]
-        *body, head = self._pieces
+        *body, _ = self._pieces
         for number, piece in enumerate(body):
             session = self._open(piece, held[0])
             for ids, values in zip(windows, held, strict=True):
@@ -67,12 +72,37 @@ class Pieces:
             held = [{name: values[name] for name in values if name in wanted} for values in held]
             del session
             give_back()
+        return held
+
+    def ends(
+        self, windows: npt.NDArray[np.int64], held: Sequence[Mapping[str, npt.NDArray[Any]]]
+    ) -> Iterator[npt.NDArray[np.float32]]:
+        """Yield logits (T or 1, vocabulary) window by window, by the last piece alone.
+
+        Args:
+            windows: Token ids (windows, T).
+            held: What `body` returned for them, maybe that of a graph which is equal before the last piece.
+
+        Raises:
+            UnreadableModel: The last piece takes more than was held.
+        """
+        head = self._pieces[-1]
+        lost = sorted(set(head.given) - set(held[0]))
+        if lost:
+            raise UnreadableModel(f"the last nodes take `{lost[0]}`, which was not kept", where=str(self._file))
         session = self._open(head, held[0])
         for ids, values in zip(windows, held, strict=True):
             yield _as_floats(session.run([LOGITS], ids, values)[0][0])
             give_back()
 
-    def _open(self, piece: Piece, values: dict[str, npt.NDArray[Any]]) -> Session:
+    def equal_before_the_last(self, other: Pieces) -> bool:
+        """Say whether two graphs differ in their last piece at most."""
+        mine, theirs = self._pieces[:-1], other._pieces[:-1]
+        return len(mine) == len(theirs) and all(
+            list(one.nodes) == list(two.nodes) for one, two in zip(mine, theirs, strict=True)
+        )
+
+    def _open(self, piece: Piece, values: Mapping[str, npt.NDArray[Any]]) -> Session:
         """Load one piece; the values say of what types and shapes its inputs are."""
         import onnx
 

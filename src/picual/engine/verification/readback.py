@@ -103,6 +103,7 @@ class Reference:
         from accelerate import init_empty_weights
         from accelerate.hooks import attach_align_device_hook
 
+        self._weights = weights
         config = transformers.AutoConfig.from_pretrained(
             model.path, trust_remote_code=model.trust_remote_code, local_files_only=True
         )
@@ -145,6 +146,7 @@ class Reference:
 
         body, prefix = Body(), self._network.base_model_prefix
         kept = getattr(self._network, prefix)
+        self._hold_the_head()
         setattr(self._network, prefix, body)
 
         def logits(states: torch.Tensor) -> npt.NDArray[np.float32]:
@@ -158,6 +160,17 @@ class Reference:
             yield logits
         finally:
             setattr(self._network, prefix, kept)
+
+    def _hold_the_head(self) -> None:
+        """Read the head's weight once for all windows, and not for each."""
+        import torch
+        from accelerate.hooks import remove_hook_from_module
+
+        head = self._network.get_output_embeddings()
+        if not isinstance(head, torch.nn.Linear) or HEAD not in self._weights:
+            return
+        remove_hook_from_module(head)
+        head.weight = torch.nn.Parameter(self._weights[HEAD], requires_grad=False)
 
 
 def give_back(*_: Any) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+SPINNING = "session.intra_op.allow_spinning"
 DATA_FOLDER = "session.model_external_initializers_file_folder_path"
 ARRAY_TYPES = {
     "tensor(float)": "float32", "tensor(float16)": "float16", "tensor(int64)": "int64", "tensor(int32)": "int32",
@@ -34,6 +35,7 @@ class Session:
         options.intra_op_num_threads = threads
         options.log_severity_level = 3  # errors alone
         options.enable_cpu_mem_arena = False  # an output that is held would keep all of the arena
+        options.add_session_config_entry(SPINNING, "0")  # torch works in between, on the same cores
         options.add_session_config_entry(DATA_FOLDER, str(file.parent))
         self._file = file
         self._failures: tuple[type[Exception], ...] = _failures()

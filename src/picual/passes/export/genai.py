@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from picual import _atomic, _lazy, fingerprint
+from picual import _atomic, fingerprint
 from picual.errors import Refused
+from picual.graph import skeleton_file
 from picual.graph.checkpoint import STORED, Checkpoint
 from picual.graph.last_position import keep_last_position
 from picual.graph.skeleton import build_skeleton, is_known
@@ -45,6 +46,8 @@ from picual.space import param
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+SKELETON = "skeleton.onnx"
+NOT_OF_GRAPH = ("_name_or_path", "transformers_version", "quantization_config")
 WEIGHING = "quantize"  # the quantizer that chooses blocks with the rounding of activations in view
 KEPT = "kept"  # as a promise says it: what the checkpoint holds
 BITS: dict[str, Literal[4, 8]] = {"int4": 4, "int8": 8}
@@ -137,8 +140,6 @@ class BuildGenai(Pass[HfModel | QuantizedHfModel, GenaiModel]):
 
     def run(self, model: HfCheckpoint, context: PassContext) -> GenaiModel:
         """Make the graph, lay out the data file, fill it, and put settings and tokenizer beside it."""
-        for module in ("mobius", "onnx_ir"):
-            _lazy.need(module, extra=self.extra, by=self.name)
         choice = self._choice(model, context.target)
         context.progress(0, 1, "making the graph")
         skeleton, complete = self._skeleton(model, choice, context)
@@ -164,6 +165,21 @@ class BuildGenai(Pass[HfModel | QuantizedHfModel, GenaiModel]):
             context.noted("logits at all positions: which is the last is known on a CPU only")
         elif not keep_last_position(assembly.model):
             context.noted("logits at all positions: no node of this graph is known to be its head")
+
+    def preparation(self, model: HfCheckpoint, target: Target) -> Mapping[str, Any] | None:
+        """Return what the graph without weights depends on; None where it is not the graph library's alone."""
+        kind = str(model.config().get("model_type"))
+        if not is_known(kind) or model.trust_remote_code:
+            return None
+        floats = self._choice(model, target).floats
+        return {"config": _config_of_graph(model), "floats": floats, "provider": target.provider}
+
+    def prepare(self, model: HfCheckpoint, context: PassContext) -> None:
+        """Make the graph without weights."""
+        context.progress(0, 1, "making the graph")
+        floats = self._choice(model, context.target).floats
+        skeleton = build_skeleton(_config_of_graph(model), floats=floats, provider=context.target.provider)
+        skeleton_file.write(skeleton, context.folder / SKELETON)
 
     def promises(self) -> tuple[Promise, ...]:
         """Return: the weights are there at the asked width, the runtime agrees, the prompt contract is kept."""
@@ -240,14 +256,16 @@ class BuildGenai(Pass[HfModel | QuantizedHfModel, GenaiModel]):
         if model.trust_remote_code and not _needs_remote_code(kind):
             context.noted(f"`trust_remote_code` was not needed: networks of type `{kind}` are known")
         if is_known(kind):
-            trusted = model.path if model.trust_remote_code and _needs_remote_code(kind) else None
-            tied = is_tied(model.tensors(), config)
-            skeleton = build_skeleton(
-                {**config, "tie_word_embeddings": tied},
-                floats=choice.floats,
-                provider=context.target.provider,
-                trust_from=trusted,
-            )
+            if context.prepared is not None:
+                skeleton = skeleton_file.read(context.prepared / SKELETON)
+            else:
+                trusted = model.path if model.trust_remote_code and _needs_remote_code(kind) else None
+                skeleton = build_skeleton(
+                    _config_of_graph(model),
+                    floats=choice.floats,
+                    provider=context.target.provider,
+                    trust_from=trusted,
+                )
             missing = unsourced(skeleton, model)
             if not missing:
                 return skeleton, True
@@ -291,6 +309,12 @@ class BuildGenai(Pass[HfModel | QuantizedHfModel, GenaiModel]):
                 context.changed(job.name, job.how)
         for name, why in assembly.kept:
             context.skipped(name, why)
+
+
+def _config_of_graph(model: HfCheckpoint) -> dict[str, Any]:
+    """Return what the graph depends on: integers come into it later, and who wrote the config is no matter."""
+    config = {key: value for key, value in model.config().items() if key not in NOT_OF_GRAPH}
+    return {**config, "tie_word_embeddings": is_tied(model.tensors(), model.config())}
 
 
 def _refuse_stored_integers(model: HfCheckpoint, config: Mapping[str, Any]) -> None:

@@ -413,3 +413,31 @@ def test_a_weight_that_is_no_number_names_its_tensor(precision: str, tmp_path: P
 
     error = refuse(model, "`model.layers.1.mlp.down_proj.weight` holds", tmp_path, precision=precision)
     assert isinstance(error, UnreadableModel)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_graph_from_the_store_gives_the_same_model(tmp_path: Path, layout: Any) -> None:
+    model = tiny_model(tmp_path / "hf", layout=layout)
+    a_pass = BuildGenai(precision="int4")
+    alone = a_pass.run(model, context_for(tmp_path / "alone"))
+    preparing = context_for(tmp_path / "prepared")
+    a_pass.prepare(model, preparing)
+    context = context_for(tmp_path / "after")
+    context.prepared = preparing.folder
+
+    after = a_pass.run(model, context)
+
+    for name in ("model.onnx.data", "genai_config.json"):
+        assert (after.path / name).read_bytes() == (alone.path / name).read_bytes(), name
+    found, expected = (ir.load(folder / "model.onnx").graph for folder in (after.path, alone.path))
+    assert [node.op_type for node in found] == [node.op_type for node in expected]
+    assert np.array_equal(logits(after), logits(alone))
+
+
+def test_graph_is_shared_by_models_of_one_config_and_no_others(tmp_path: Path) -> None:
+    one, two = tiny_model(tmp_path / "one"), tiny_model(tmp_path / "two", seed=1)
+    longer, untied = tiny_model(tmp_path / "longer", layers=3), tiny_model(tmp_path / "untied", tied=False)
+    of = BuildGenai(precision="int4").preparation
+    assert of(one, Target()) == of(two, Target())
+    assert of(one, Target()) not in (of(longer, Target()), of(untied, Target()))
+    assert of(one, Target()) != of(one, Target(device="gpu", provider="CUDAExecutionProvider"))
