@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+BENCH := /tmp/picual-bench
 
 .PHONY: demo test check unit fix docs bench screenshot
 demo: $(VENV)/ready
@@ -21,7 +22,7 @@ unit: $(VENV)/ready
 	$(BIN)/python -m pytest tests/integration --numprocesses logical --maxprocesses 2 --dist loadfile
 
 # All that can be measured without a model; with MODEL=FOLDER (a float checkpoint) and TEXT=FILE (a long text) also
-# what quantizing does to that model.
+# what quantizing does to that model, and how fast it is built and answers beside the runtime's own builder's.
 bench: $(VENV)/ready
 	$(BIN)/python benchmarks/waits.py
 	$(BIN)/python benchmarks/kill.py --times 20
@@ -29,11 +30,17 @@ bench: $(VENV)/ready
 	$(BIN)/python benchmarks/kill.py --times 20 --quantize
 	$(BIN)/python benchmarks/kill.py --times 10 --quantize fast
 	$(BIN)/python benchmarks/search.py compare
-	$(BIN)/python benchmarks/quantization.py memory --gigabytes 0.5 1
+	$(BIN)/python benchmarks/quantization.py memory --gigabytes 0.5 1 2 4
 ifneq ($(and $(MODEL),$(TEXT)),)
-	$(BIN)/python benchmarks/quantization.py quality "$(MODEL)" "$(TEXT)"
+	$(BIN)/python benchmarks/building.py "$(MODEL)"
+	$(BIN)/python benchmarks/quantization.py quality "$(MODEL)" "$(TEXT)" --keep $(BENCH)/ours
+	for kind in k_quant k_quant_last; do $(BIN)/python -m onnxruntime_genai.models.builder -i "$(MODEL)" \
+		-o $(BENCH)/$$kind -p int4 -e cpu -c $(BENCH)/cache --extra_options algo_config=$$kind; done
+	$(BIN)/python benchmarks/decoding.py $(BENCH)/ours/balanced-103MB $(BENCH)/k_quant_last \
+		$(BENCH)/ours/balanced-89MB $(BENCH)/k_quant $(if $(LLAMA),--llama $(LLAMA))
 else
-	@echo "skipped, as no model and text were given: quantization.py quality. Try make bench MODEL=FOLDER TEXT=FILE"
+	@echo "skipped, as no model and text were given: building.py, quantization.py quality, decoding.py."
+	@echo 'Try make bench MODEL=FOLDER TEXT=FILE, and LLAMA="PYTHON FILE.gguf" to time llama.cpp beside them'
 endif
 
 fix: $(VENV)/ready

@@ -2,7 +2,7 @@
 
     python benchmarks/kill.py --times 20
     python benchmarks/kill.py --times 10 --search      a search: no finished trial again, the same winner
-    python benchmarks/kill.py --times 20 --quantize    in the quantizer: no finished layer again; `fast`: no text
+    python benchmarks/kill.py --times 20 --quantize    in the quantizer: no finished layer again
 
 Prints one line a kill and ends with 1 at the first difference. The seed is printed: give it again with --seed.
 """

@@ -1,15 +1,17 @@
 """What int4 costs and takes, on real text: size, perplexity, divergence and time of each way to quantize.
 
-    python benchmarks/quantization.py quality MODEL TEXT [--windows 12] [--table FILE.json]
+    python benchmarks/quantization.py quality MODEL TEXT [--windows 12] [--table FILE.json] [--keep FOLDER]
     python benchmarks/quantization.py memory [--gigabytes 0.5 1]
 
 ``quality``: MODEL is a float checkpoint, TEXT a long UTF-8 file. The first 70 % of it is calibration text, what
 is left is scored; every number is taken in ONNX Runtime with activations rounded to int8, with an empty store.
 Ends with 1 when a limit is missed. With ``--table`` its rows are kept, dated; rows in that file that others than
-Picual (``who``) or other ways made stay, and ``quantization_plots.py`` draws them all.
+Picual (``who``) or other ways made stay, and ``quantization_plots.py`` draws them all. With ``--keep`` the
+deployed folders stay, for ``decoding.py``. Beside each digest stands what the gate found: integers that are not
+the quantizer's, and the largest difference of a logit from torch at accuracy level 0.
 
 ``memory``: peak anonymous memory of quantizing and exporting seeded random checkpoints in Llama's layout without
-text, the gate included, against the largest layer plus 600 MB.
+text, in each piece of work and each of its checks, against the largest layer plus 600 MB.
 
 Nothing else should run meanwhile.
 """
@@ -18,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -27,16 +30,20 @@ from typing import Any
 
 from picual import _atomic, api, fingerprint
 from picual.errors import PicualError
+from picual.store.local import Store
 
 # Name, fields of `quantize`, largest perplexity relative to the float model's, most seconds of the step.
 WAYS: list[tuple[str, dict[str, Any], float, float]] = [
+    ("fast, no size", {"effort": "fast"}, 1.25, 10),
     ("fast, 103 MB", {"effort": "fast", "max_size": "103MB"}, 1.15, 30),
     ("balanced, 89 MB", {"max_size": "89MB"}, 1.12, 180),
     ("balanced, 103 MB", {"max_size": "103MB"}, 1.05, 180),
     ("balanced, 114 MB", {"max_size": "114MB"}, 1.03, 180),
     ("best, 89 MB", {"effort": "best", "max_size": "89MB"}, 1.12, 900),
     ("best, 103 MB", {"effort": "best", "max_size": "103MB"}, 1.05, 900),
+    ("best, 114 MB", {"effort": "best", "max_size": "114MB"}, 1.03, 900),
 ]
+LOGITS = 1e-3  # largest difference from torch at accuracy level 0
 SHARE = 0.7  # of the text, to calibrate on
 LARGEST_BESIDE = 600e6  # bytes
 
@@ -51,38 +58,42 @@ def main() -> None:
     quality_.add_argument("--windows", type=int, default=12)
     quality_.add_argument("--only", default="", help="Ways whose name begins so.")
     quality_.add_argument("--table", type=Path, help="JSON file that keeps the rows.")
+    quality_.add_argument("--keep", type=Path, help="Folder for the deployed models.")
     memory_ = verbs.add_parser("memory")
     memory_.add_argument("--gigabytes", type=float, nargs="+", default=[0.5, 1.0, 2.0])
     given = parser.parse_args()
-    if given.verb == "quality":
-        missed = quality(given.model, given.text, given.windows, given.only, given.table)
-    else:
-        missed = memory(given.gigabytes)
+    missed = quality(given) if given.verb == "quality" else memory(given.gigabytes)
     sys.exit(f"over the limit: {', '.join(missed)}" if missed else 0)
 
 
-def quality(model: Path, text: Path, windows: int, only: str, table: Path | None) -> list[str]:
+def quality(given: argparse.Namespace) -> list[str]:
     """Print a row for each way to quantize, and return those that miss a limit."""
+    model, text, windows, table = given.model, given.text, given.windows, given.table
     whole = text.read_text(encoding="utf-8")
     cut = int(SHARE * len(whole))
     missed = []
-    print(f"{'way':18} {'MB':>7} {'ppl':>7} {'ratio':>7} {'KL':>7} {'seconds':>8}  digest")
+    columns = f"{'way':18} {'MB':>7} {'ppl':>7} {'ratio':>7} {'KL':>7} {'seconds':>8}"
+    print(f"{columns}  {'digest':16} {'wrong':>5} {'logits':>8}")
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         (place / "calibration.txt").write_text(whole[:cut], encoding="utf-8")
         (place / "scored.txt").write_text(whole[cut:], encoding="utf-8")
         for name, fields, largest, longest in WAYS:
-            if not name.startswith(only):
+            if not name.startswith(given.only):
                 continue
             report = run(place, model, fields, windows)
             row = row_of(report, place)
             print(
                 f"{name:18} {row['size']:7.2f} {row['perplexity']:7.3f} {row['ratio']:7.4f} {row['kl']:7.4f} "
-                f"{row['seconds']:8.1f}  {row['digest'][:16]}",
+                f"{row['seconds']:8.1f}  {row['digest'][:16]} {row['wrong']:5} {row['logits']:8.1e}",
                 flush=True,
             )
-            if row["ratio"] > largest or row["seconds"] > longest:
+            if row["ratio"] > largest or row["seconds"] > longest or row["wrong"] or row["logits"] > LOGITS:
                 missed.append(name)
+            if given.keep is not None:
+                kept = given.keep / name.replace(", ", "-").replace(" ", "")
+                shutil.rmtree(kept, ignore_errors=True)
+                shutil.copytree(place / "out" / "model", kept)
             if table is not None:
                 about = {"model": model.resolve().name, "text": text.name, "windows": windows}
                 keep_row({"who": "Picual", "way": name, **about, **row}, table)
@@ -119,6 +130,7 @@ def row_of(report: dict[str, Any], place: Path) -> dict[str, Any]:
     """Return the numbers of one run."""
     before, after = report["baseline"], report["best"]
     steps = {step["name"]: step for step in report["steps"]}
+    checks = {check["name"]: check["measured"] for check in steps["build-genai"]["checks"]}
     files = sorted((place / "out" / "model").glob("*.onnx*"))
     return {
         "size": sum(file.stat().st_size for file in files) / 1e6,
@@ -126,6 +138,8 @@ def row_of(report: dict[str, Any], place: Path) -> dict[str, Any]:
         "ratio": after["perplexity"]["perplexity"] / before["perplexity"]["perplexity"],
         "kl": after["divergence"]["kl"],
         "seconds": steps["quantize"]["seconds"],
+        "wrong": int(checks["export-integers"]),
+        "logits": checks["runtime-logits"],
         "digest": fingerprint.digest([fingerprint.file_digest(file) for file in files]),
     }
 
@@ -143,12 +157,13 @@ def memory(gigabytes: list[float]) -> list[str]:
             }  # fmt: skip
             started = time.monotonic()
             try:
-                report = api.run(recipe, store=place / "store").report
+                api.run(recipe, store=place / "store")
             except PicualError as error:
                 print(json.dumps(error.to_wire(), indent=1))
                 missed.append(f"{size} GB")
                 continue
-            peaks = {step["name"]: step["peak_anonymous_mb"] for step in report["steps"]}
+            entries = Store(place / "store").entries()
+            peaks = {one.manifest.label: round(one.manifest.peak_anonymous / 1e6) for one in entries}
             limit = (layer + LARGEST_BESIDE) / 1e6
             print(f"{size} GB: {peaks} MB, limit {limit:.0f}, {time.monotonic() - started:.0f} s", flush=True)
             if max(peaks.values()) > limit:

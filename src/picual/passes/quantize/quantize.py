@@ -82,7 +82,7 @@ class Quantize(Quantizer):
         None, help="The same as a mean over the quantized weights, scales and zero points included.", unit="bit"
     )
     read_price: float = param(
-        3.0, help="Percent of divergence that a percent less to read for a token is worth, where a size is given: "
+        3.6, help="Percent of divergence that a percent less to read for a token is worth, where a size is given: "
         "decoding waits for what kernels read, and wide blocks and few bits are read faster; 0: quality alone.",
     )  # fmt: skip
     max_kl: float | None = param(
