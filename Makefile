@@ -34,8 +34,9 @@ bench: $(VENV)/ready
 ifneq ($(and $(MODEL),$(TEXT)),)
 	$(BIN)/python benchmarks/building.py "$(MODEL)"
 	$(BIN)/python benchmarks/quantization.py quality "$(MODEL)" "$(TEXT)" --keep $(BENCH)/ours
+	rm -rf $(BENCH)/k_quant $(BENCH)/k_quant_last
 	for kind in k_quant k_quant_last; do $(BIN)/python -m onnxruntime_genai.models.builder -i "$(MODEL)" \
-		-o $(BENCH)/$$kind -p int4 -e cpu -c $(BENCH)/cache --extra_options algo_config=$$kind; done
+		-o $(BENCH)/$$kind -p int4 -e cpu -c $(BENCH)/cache --extra_options algo_config=$$kind || exit 1; done
 	$(BIN)/python benchmarks/decoding.py $(BENCH)/ours/balanced-103MB $(BENCH)/k_quant_last \
 		$(BENCH)/ours/balanced-89MB $(BENCH)/k_quant $(if $(LLAMA),--llama $(LLAMA))
 else

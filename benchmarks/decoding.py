@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnxruntime_genai as genai
 
@@ -30,7 +32,6 @@ PROMPT, NEW = 128, 128  # tokens
 LIMITS = {"decode": 1.08, "prefill": 1.2}  # of ours to theirs; 1.1 where theirs is 100 MB and more
 LARGE, LARGE_LIMIT = 100.0, 1.1
 LLAMA_LIMIT = 1.2
-IDS = np.random.default_rng(0).integers(1000, 40000, PROMPT).astype(np.int32)
 # Runs in another interpreter: a line in, a line of JSON out.
 LLAMA = """
 import json, sys, time
@@ -55,6 +56,7 @@ class Folder:
     """One folder in ONNX Runtime GenAI; ``threads`` 0 leaves them to the folder."""
 
     def __init__(self, path: Path, threads: int) -> None:
+        self._ids = prompt_of(path)
         config = genai.Config(str(path))
         if threads:
             options = {"session_options": {"intra_op_num_threads": threads}}
@@ -70,7 +72,7 @@ class Folder:
         params.set_search_options(max_length=PROMPT + NEW, min_length=PROMPT + NEW, do_sample=False)
         generator = genai.Generator(self._model, params)
         start = time.perf_counter()
-        generator.append_tokens(IDS)
+        generator.append_tokens(self._ids)
         generator.generate_next_token()
         first = time.perf_counter()
         for _ in range(NEW - 1):
@@ -81,8 +83,8 @@ class Folder:
 class Llama:
     """One GGUF file in llama.cpp, in a process of its own."""
 
-    def __init__(self, python: str, file: Path, threads: int) -> None:
-        command = [python, "-c", LLAMA, str(file), str(threads), json.dumps(IDS.tolist()), str(NEW)]
+    def __init__(self, python: str, file: Path, threads: int, ids: list[int]) -> None:
+        command = [python, "-c", LLAMA, str(file), str(threads), json.dumps(ids), str(NEW)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.path, self.size, self.read = file, file.stat().st_size / 1e6, 0.0
 
@@ -96,10 +98,20 @@ class Llama:
         return prompt, new
 
 
+def prompt_of(path: Path) -> npt.NDArray[np.int32]:
+    """Return ids that the vocabulary of a folder has, the same for folders of one vocabulary."""
+    words = json.loads((path / "genai_config.json").read_text())["model"]["vocab_size"]
+    return np.random.default_rng(0).integers(words // 50, words * 4 // 5, PROMPT).astype(np.int32)
+
+
 def read_of(file: Path) -> float:
     """Return the MB that the kernels of a graph read for each token."""
     total = 0
-    for node in onnx.load(file, load_external_data=False).graph.node:
+    graph = onnx.load(file, load_external_data=False).graph
+    weights = {one.name: one.dims for one in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "MatMul":
+            total += sum(4 * math.prod(weights[name]) for name in node.input if name in weights)
         if node.op_type == "MatMulNBits":
             of = {one.name: one.i for one in node.attribute}
             total += bytes_read(of["N"], of["K"], bits=of["bits"], block=of["block_size"])
@@ -129,11 +141,15 @@ def main() -> None:
     asked.add_argument("--rounds", type=int, default=8)
     asked.add_argument("--threads", type=int, default=2)
     given = asked.parse_args()
+    if len(given.folders) % 2:
+        asked.error("folders come in pairs: ours, theirs")
     limit = bandwidth(given.threads)
     print(f"{given.threads} threads read {limit:.1f} GB/s")
     timed: list[Any] = [Folder(path, given.threads) for path in given.folders]
     if given.llama:
-        timed.append(Llama(given.llama[0], Path(given.llama[1]), given.threads))
+        timed.append(
+            Llama(given.llama[0], Path(given.llama[1]), given.threads, prompt_of(given.folders[0]).tolist())
+        )
     for one in timed:
         one.rates()
     rounds = [[one.rates() for one in timed] for _ in range(given.rounds)]

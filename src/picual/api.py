@@ -273,7 +273,7 @@ def sizes_by_weight(model: Path, fields: Mapping[str, Any]) -> list[dict[str, An
     a_pass = Quantize(**values)
     a_pass.check(found, Target())
     rows = []
-    for site, form in a_pass.outlook(found).items():
+    for site, form in a_pass.outlook(found, Target()).items():
         for name, height in zip(site.names, site.heights, strict=True):
             size = form.nbytes(height, site.width)
             rows.append({"name": name, "shape": f"{height} x {site.width}", "format": str(form), "bytes": size})

@@ -28,6 +28,9 @@ from picual.plan import FORMAT, Plan, PlannedMetric, PlannedStep, memory_allowed
 from picual.sources.digests import DigestMemory
 from picual.space import values_of
 from picual.store.local import Entry, Store
+from picual.store.manifest import Manifest
+
+SHARED_WAIT = 600.0  # seconds
 
 
 class Work:
@@ -92,8 +95,10 @@ class Work:
         try:
             if self.fresh or not step.cached:
                 self._verify_input(given)
+            before = None
             if self.fresh or self.store.find(step.key) is None:
-                payload["prepared"] = self._prepared(plan, step, given, payload)
+                prepared, before = self._prepared(plan, step, given, payload)
+                payload["prepared"] = prepared and str(prepared.content)
             entry, ran = self._once(plan, "pass", step.name, step.label, step.ingredients, payload)
         except PicualError as error:
             self.events.emit(
@@ -103,8 +108,9 @@ class Work:
         manifest = entry.manifest
         done = StepResult(
             name=step.name, pass_name=step.a_pass.name, key=step.key, cached=not ran,
-            start=start if ran else None, seconds=manifest.seconds,
-            peak_rss=manifest.peak_rss, peak_anonymous=manifest.peak_anonymous,
+            start=start if ran else None, seconds=manifest.seconds + (before.seconds if before else 0),
+            peak_rss=max(manifest.peak_rss, before.peak_rss if before else 0),
+            peak_anonymous=max(manifest.peak_anonymous, before.peak_anonymous if before else 0),
             journal=list(manifest.value["journal"]), metrics=dict(manifest.value["metrics"]),
             curves=dict(manifest.value.get("curves", {})),
         )  # fmt: skip
@@ -114,12 +120,14 @@ class Work:
         )  # fmt: skip
         return done, made
 
-    def _prepared(self, plan: Plan, step: PlannedStep, given: Stage, payload: Mapping[str, Any]) -> str | None:
-        """Return the folder of what the pass shares among models, made if need be; None: it shares nothing."""
+    def _prepared(
+        self, plan: Plan, step: PlannedStep, given: Stage, payload: Mapping[str, Any]
+    ) -> tuple[Entry | None, Manifest | None]:
+        """Return what the pass shares among models, made if need be, and what making it took in this run."""
         a_pass = step.a_pass
         wanted = a_pass.preparation(given.model, plan.recipe.target)
         if wanted is None:
-            return None
+            return None, None
         ingredients = {
             "format": FORMAT, "prepare": a_pass.name, "version": a_pass.version, "content": dict(wanted),
             "libraries": {name: _lazy.version_of(name) for name in a_pass.libraries},
@@ -129,7 +137,7 @@ class Work:
         if not ran and entry.manifest.key not in self._hashed:
             self.store.verify(entry)
             self._hashed.add(entry.manifest.key)
-        return str(entry.content)
+        return entry, entry.manifest if ran else None
 
     def verify(self, plan: Plan, step: PlannedStep, done: StepResult, given: Stage, made: Stage) -> None:
         """Check what a pass promises, and put the checks into ``done``.
@@ -236,7 +244,8 @@ class Work:
             entry = self.store.find(key)
             if entry is not None:
                 return entry, False
-            with self.store.lock(key, what=f"`{name}`"):
+            # What runs share is waited for: two that begin together need it at the same time.
+            with self.store.lock(key, what=f"`{name}`", wait=SHARED_WAIT if kind == "prepare" else 0):
                 entry = self.store.find(key)  # another run may have finished it while we waited for nothing
                 if entry is not None:
                     return entry, False

@@ -65,5 +65,5 @@ def of_activations(weight: torch.Tensor, squared_steps: torch.Tensor, gradients:
         squared_steps: E[s^2] (K,).
         gradients: E[g^2] (N,) of the outputs.
     """
-    by_column = (weight.square() * gradients[:, None]).sum(0)
+    by_column = gradients @ weight.square()
     return float(0.5 * (by_column * squared_steps).sum() / 12)

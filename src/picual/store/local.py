@@ -128,12 +128,13 @@ class Store:
         _atomic.remove(self.root / "work" / key[:32])
 
     @contextlib.contextmanager
-    def lock(self, key: str, *, what: str) -> Iterator[None]:
+    def lock(self, key: str, *, what: str, wait: float = 0) -> Iterator[None]:
         """Hold the key, or say who does.
 
         Args:
             key: What is held.
             what: What this process is about to do, for the message others get.
+            wait: Seconds to wait for another that holds it.
 
         Raises:
             Busy: Another process holds it; the message names its pid, command and age.
@@ -143,7 +144,7 @@ class Store:
         path, holder = folder / f"{key[:32]}.lock", folder / f"{key[:32]}.json"
         lock = filelock.FileLock(path)
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=wait)
         except filelock.Timeout as error:
             raise Busy(
                 f"{what} is held by {_holder(holder)}",

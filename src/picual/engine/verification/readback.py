@@ -129,8 +129,10 @@ class Reference:
         return states
 
     @contextlib.contextmanager
-    def head(self) -> Iterator[Any]:
+    def head(self, *, hold: bool = True) -> Iterator[Any]:
         """Give a function from the hidden states (T, hidden) of one window to logits (T, vocabulary).
+
+        ``hold`` keeps the head's weight for all windows; otherwise it is read for each.
 
         It is the network's own forward with a body that hands out the given states, so that whatever it does
         to logits (caps, scales) is done.
@@ -146,7 +148,8 @@ class Reference:
 
         body, prefix = Body(), self._network.base_model_prefix
         kept = getattr(self._network, prefix)
-        self._hold_the_head()
+        if hold:
+            self._hold_the_head()
         setattr(self._network, prefix, body)
 
         def logits(states: torch.Tensor) -> npt.NDArray[np.float32]:
@@ -167,7 +170,7 @@ class Reference:
         from accelerate.hooks import remove_hook_from_module
 
         head = self._network.get_output_embeddings()
-        if not isinstance(head, torch.nn.Linear) or HEAD not in self._weights:
+        if not isinstance(head, torch.nn.Linear) or any(name == "bias" for name, _ in head.named_parameters()):
             return
         remove_hook_from_module(head)
         head.weight = torch.nn.Parameter(self._weights[HEAD], requires_grad=False)

@@ -99,7 +99,7 @@ def _logits(given: HfModel, made: HfModel, bench: Bench) -> Iterator[Check]:
         states.append(network.hidden(windows))
     bench.progress(2, 3, "logits of both")
     found = Divergence()
-    with networks[0].head() as expected, networks[1].head() as rotated:
+    with networks[0].head(hold=False) as expected, networks[1].head(hold=False) as rotated:
         for left, right in zip(*states, strict=True):
             found.add(expected(left), rotated(right))
     yield Check("rotated-tokens", found.positions >= TOKENS, found.positions, TOKENS, "of built-in text")

@@ -79,7 +79,7 @@ class AutoRound(Quantizer):
                 return RoundedLayer(self._learned(work, layer, shard, states, number))
             return RoundedLayer(group_by_group(work, layer, shard, states, _as_gptq))
 
-        return layers_in_turn(work, windows, of_layer)
+        return layers_in_turn(work, windows, of_layer, lambda *given: _as_gptq((), (), *given))
 
     def forecast(self, profile: Profile, target: Target, machine: Machine, rows: Mapping[str, int]) -> Forecast:
         """Say what GPTQ takes, and the descents besides."""

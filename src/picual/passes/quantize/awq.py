@@ -87,7 +87,15 @@ class Awq(Quantizer):
                 context.skipped(shard.file, "scales moved into what writes its inputs change what it computes")
             return RoundedLayer(group_by_group(work, layer, shard, states, self._rounded), norms or {})
 
-        return layers_in_turn(work, windows, of_layer)
+        return layers_in_turn(work, windows, of_layer, self._of_head)
+
+    def _of_head(self, weight: torch.Tensor, moments: torch.Tensor, form: Format) -> Rounded:
+        from picual.numerics import rounding
+
+        return rounding.with_moments(
+            weight, moments, bits=form.bits, block=form.block, symmetric=form.symmetric, damping=self.damping,
+            sweeps=self.sweeps, compensate=self.compensate,
+        )  # fmt: skip
 
     def promises(self) -> tuple[Promise, ...]:
         """Return: weights are close to their sources but for scales that are undone, and the prompt contract."""

@@ -6,6 +6,7 @@ tenth, and its divergence from 0.12 to 0.07 nats, once the rounding heeded them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from picual.numerics.block_sizes import Format
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 # to 1 the divergence of a 135M model was 0.068 to 0.070, and the table's own error 1.7 to 1.1 times the least: a
 # network whose head has no such inputs loses little by it.
 LOOKED_UP = 1.0
-ROWS = 16_384  # rounded at a time: what GPTQ holds of them is six times their floats
+PIECE = 1 << 23  # weights rounded at a time: what GPTQ holds of them is six times their floats
+FromMoments = Callable[["torch.Tensor", "torch.Tensor", Format], "Rounded"]
 
 
 def moments_of(network: LayeredNetwork, states: torch.Tensor) -> torch.Tensor:
@@ -34,7 +36,7 @@ def moments_of(network: LayeredNetwork, states: torch.Tensor) -> torch.Tensor:
 
 
 def rounded(
-    weight: torch.Tensor, moments: torch.Tensor, form: Format, *, looked_up: bool, sweeps: int = 2
+    weight: torch.Tensor, moments: torch.Tensor, form: Format, by: FromMoments, *, looked_up: bool
 ) -> Rounded:
     """Round so that the logits change least, and rows that are looked up not much more than they must.
 
@@ -42,8 +44,8 @@ def rounded(
         weight: (V, K).
         moments: (K, K), of the head's inputs.
         form: How it is stored.
+        by: Rounds some of the rows, given the moments.
         looked_up: Whether it is the table of the embedding too.
-        sweeps: Of the polish.
     """
     import torch
 
@@ -51,11 +53,5 @@ def rounded(
 
     if looked_up:
         moments = moments + LOOKED_UP * moments.diagonal().mean() * torch.eye(len(moments))
-    return rounding.joined(
-        [
-            rounding.with_moments(
-                rows, moments, bits=form.bits, block=form.block, symmetric=form.symmetric, sweeps=sweeps
-            )
-            for rows in weight.split(ROWS)
-        ]
-    )
+    rows = max(1, PIECE // weight.shape[1])
+    return rounding.joined([by(some, moments, form) for some in weight.split(rows)])

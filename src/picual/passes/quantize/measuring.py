@@ -55,6 +55,7 @@ def measured(
     torch.set_num_threads(context.threads)
     network = LayeredNetwork(model, windows)
     look = _Look(model, candidates, compensated=compensated)
+    look.at_the_start(windows, network.states)
     kept = [network.states.clone()]
     with torch.no_grad():
         for number in range(len(network)):
@@ -82,7 +83,17 @@ class _Look:
     def __init__(self, model: HfModel, candidates: Mapping[Site, Sequence[Format]], *, compensated: bool) -> None:
         self.costs: Costs = {}
         self._model, self._candidates, self._compensated = model, candidates, compensated
+        self._embedding_scale = 1.0  # squared: what a network multiplies rows by that it looks up
         self._of_columns: dict[tuple[Site, Format], torch.Tensor] = {}  # mean squared errors (K,) of a table
+
+    def at_the_start(self, windows: torch.Tensor, states: torch.Tensor) -> None:
+        """Read off how much larger the first states (W, T, hidden) are than the rows that were looked up."""
+        import torch
+
+        site = next((site for site in self._candidates if site.is_table), None)
+        if site is not None:
+            rows = torch.from_numpy(weight_of(self._model, site.names[0]))[windows[0]]
+            self._embedding_scale = float(states[0].square().mean() / rows.square().mean().clamp(min=1e-30))
 
     def from_the_head(self, network: LayeredNetwork, states: torch.Tensor, seed: int) -> torch.Tensor:
         """Draw an answer at every position and return the slope at the last states (W, T, hidden)."""
@@ -99,9 +110,10 @@ class _Look:
             leaf = window.clone().requires_grad_()
             final = network.final(leaf)
             with torch.no_grad():
-                odds = torch.softmax(final @ weight.T, -1)
+                logits, gain = network.logits(final @ weight.T)
+                odds = torch.softmax(logits, -1)
                 drawn = torch.multinomial(odds, 1, generator=generator)
-                odds.scatter_add_(1, drawn, torch.full_like(odds[:, :1], -1.0))  # dL/dlogits
+                odds.scatter_add_(1, drawn, torch.full_like(odds[:, :1], -1.0)).mul_(gain)  # dL/d(W x)
                 inputs.add(final)
                 squares += odds.square().sum(0)
                 count += len(odds)
@@ -147,7 +159,7 @@ class _Look:
         """Add what the rounding of a table brings where its rows are looked up, every row taken as likely."""
         import torch
 
-        gradients = slope.reshape(-1, slope.shape[-1]).square().mean(0)
+        gradients = slope.reshape(-1, slope.shape[-1]).square().mean(0) * self._embedding_scale
         for site in (site for site in self._candidates if site.is_table):
             of_site = self.costs.setdefault(site, {})
             if not site.is_head:
@@ -188,7 +200,7 @@ class _Look:
         if not self._compensated:
             return _nearest(sample, form)
         if site.is_head:
-            return head.rounded(sample, moments, form, looked_up=site.is_table)
+            return head.rounded(sample, moments, form, _by_gptq, looked_up=site.is_table)
         return rounding.with_moments(
             sample, moments, bits=form.bits, block=form.block, symmetric=form.symmetric, compensate=False
         )
@@ -205,6 +217,12 @@ def _nearest(weight: torch.Tensor, form: Format) -> Rounded:
     from picual.numerics import rounding
 
     return rounding.nearest(weight, bits=form.bits, block=form.block, symmetric=form.symmetric)
+
+
+def _by_gptq(weight: torch.Tensor, moments: torch.Tensor, form: Format) -> Rounded:
+    from picual.numerics import rounding
+
+    return rounding.with_moments(weight, moments, bits=form.bits, block=form.block, symmetric=form.symmetric)
 
 
 def _mean_squares(tried: Rounded, weight: torch.Tensor) -> torch.Tensor:

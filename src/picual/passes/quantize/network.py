@@ -67,6 +67,16 @@ class LayeredNetwork:
         norm = next((part for part in self._outside() if _is_norm(part)), None)
         return states if norm is None else norm(states)
 
+    def logits(self, scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | float]:
+        """Return the logits of scores W x (..., V), scaled and capped as the config says, and their slope."""
+        config = self._network.config.get_text_config()
+        gain = 1 / float(getattr(config, "logits_scaling", None) or 1)
+        cap = getattr(config, "final_logit_softcapping", None)
+        if not cap:
+            return (scores if gain == 1 else scores * gain), gain
+        bent = (scores * gain / cap).tanh()
+        return cap * bent, gain * (1 - bent.square())
+
     def _outside(self) -> list[Any]:
         base = self._network.base_model
         return [child for child in base.children() if child is not self._layers]
@@ -87,11 +97,20 @@ class LayeredNetwork:
             found = []
             for start in range(0, len(windows), 1):
                 base(input_ids=windows[start : start + 1], use_cache=False)
-                found.append(recorders[0].states)
+                found.append(recorders[0].states.clone())
             self._calls = [(recorder.arguments, recorder.named) for recorder in recorders]
+        except (TypeError, AttributeError) as error:
+            raise Refused(
+                f"the network calls its layers in a way that is not known ({error})",
+                where=str(self._model.path),
+                hint="use `rtn`, which needs no run of the network",
+            ) from error
         finally:
             for number, layer in enumerate(layers):
                 self._layers[number] = layer
+        for child in self._outside():
+            if isinstance(child, torch.nn.Embedding):
+                child.to(device="meta")  # it was looked up for good
         return torch.cat(found)
 
     def _load(self, module: Any, prefix: str) -> None:

@@ -70,9 +70,10 @@ class Quantize(Quantizer):
     version: ClassVar[int] = 2
     imports: ClassVar[tuple[str, ...]] = ("torch", "safetensors", "transformers", "accelerate")
     libraries: ClassVar[tuple[str, ...]] = ("torch", "numpy", "transformers")
+    target_matters: ClassVar[bool] = True  # what is read has a price on a CPU alone
 
     effort: Literal["fast", "balanced", "best"] = param(
-        "balanced", help="fast: seconds, no text; balanced: minutes; best: longer.",
+        "balanced", help="fast: seconds; balanced: minutes; best: longer.",
         search=Choice(("balanced", "fast")),
     )  # fmt: skip
     max_size: int | None = param(
@@ -121,16 +122,26 @@ class Quantize(Quantizer):
 
     def run(self, model: HfModel, context: PassContext) -> QuantizedHfModel:
         """Choose formats, then round."""
-        effort = EFFORTS[self.effort]
-        windows = None
-        if effort.tokens or self._chooses():
-            tokens = effort.tokens or effort.looked_at
-            windows = windows_of(model, context.data[self.data] if self.data else None, tokens, context)
+        windows = self._windows(model, context)
         formats = self._chosen(model, windows, context)
-        if windows is None or not effort.tokens:
+        if windows is None or not EFFORTS[self.effort].tokens:
             return weight_by_weight(Work(model, formats, self.name, self, context), nearest)
         work = Work(model, formats, self.name, (self, windows.tolist()), context)
         return layer_by_layer(work, windows, self._rounded)
+
+    def _windows(self, model: HfModel, context: PassContext) -> torch.Tensor | None:
+        """Return the text that is looked at; None where none is needed, or `fast` has too little."""
+        effort = EFFORTS[self.effort]
+        if not effort.tokens and not self._chooses():
+            return None
+        config = context.data[self.data] if self.data else None
+        try:
+            return windows_of(model, config, effort.tokens or effort.looked_at, context)
+        except Refused as error:
+            if effort.tokens:
+                raise
+            context.noted(f"no text was looked at: {error.what}")
+            return None
 
     def _chooses(self) -> bool:
         """Say whether formats are chosen, and not just as the fields say."""
@@ -144,7 +155,7 @@ class Quantize(Quantizer):
             sweeps=EFFORTS[self.effort].sweeps,
         )  # fmt: skip
 
-    def outlook(self, model: HfModel) -> dict[Site, Format]:
+    def outlook(self, model: HfModel, target: Target) -> dict[Site, Format]:
         """Return the formats before any text is looked at, for a look at sizes."""
         if self.max_kl is not None:
             raise Refused(
@@ -152,7 +163,7 @@ class Quantize(Quantizer):
                 where=str(model.path),
                 hint="leave out `--dry-run`, or give `--max-size`",
             )
-        return self._chosen(model, None, PassContext(folder=model.path, scratch=model.path))
+        return self._chosen(model, None, PassContext(folder=model.path, scratch=model.path, target=target))
 
     def _chosen(self, model: HfModel, windows: torch.Tensor | None, context: PassContext) -> dict[Site, Format]:
         """Return the format of each site: as the fields say, or as the limits allow."""
@@ -161,13 +172,16 @@ class Quantize(Quantizer):
         candidates, budget = self._all(model), self._budget(model)
         costs = None if windows is None else self._measured(model, windows, candidates, context)
         if costs is None:
-            if budget is None:
+            if budget is None or self.max_kl is not None:
                 raise Refused(
-                    "no divergence is predicted for a network that cannot be run a layer at a time",
+                    "no divergence is predicted without text, or for a network that cannot be run a layer at a time",
                     where=str(model.path),
                     hint="give `max_size` instead of `max_kl`",
                 )
             return self._solved(candidates, by_weights_alone(model, candidates, context), budget, context).formats
+        for site in candidates.keys() - costs.keys():
+            context.skipped(str(site), "no choice of formats: the network does not use it")
+            candidates[site] = [self.formats(model)[site]]
         if self.max_kl is not None:
             return self._smallest(candidates, costs, budget, context)
         assert budget is not None
@@ -254,9 +268,10 @@ class Quantize(Quantizer):
 
     def forecast(self, profile: Profile, target: Target, machine: Machine, rows: Mapping[str, int]) -> Forecast:
         """Say what its way of rounding takes."""
-        if self.effort == "fast":
+        effort = EFFORTS[self.effort]
+        if not effort.tokens and not self._chooses():
             return super().forecast(profile, target, machine, rows)
-        as_gptq = Gptq(tokens=EFFORTS[self.effort].tokens, bits=self.bits, block=self.block, head=self.head)
+        as_gptq = Gptq(tokens=effort.tokens or effort.looked_at, bits=self.bits, block=self.block, head=self.head)
         found = as_gptq.forecast(profile, target, machine, rows)
         return dataclasses.replace(found, disk=self.profile_after(profile).bytes)
 

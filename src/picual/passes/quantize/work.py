@@ -11,6 +11,7 @@ from picual.models import HfModel, QuantizedHfModel, Stored
 from picual.numerics.block_sizes import Format
 from picual.passes.base import PassContext
 from picual.passes.quantize import head
+from picual.passes.quantize.head import FromMoments
 from picual.passes.quantize.layer import Layer
 from picual.passes.quantize.network import LayeredNetwork
 from picual.passes.quantize.shards import Shard, ShardWriter, weight_of
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 Formats = Mapping[Site, Format]
 FromWeight = Callable[["torch.Tensor", Format], "Rounded"]
-FromMoments = Callable[["torch.Tensor", "torch.Tensor", Format], "Rounded"]
 FromGroup = Callable[[list[str], list[int], "torch.Tensor", "torch.Tensor", Format], "Rounded"]
 
 
@@ -112,16 +112,19 @@ def layer_by_layer(work: Work, windows: torch.Tensor, rounded: FromMoments) -> Q
             group_by_group(work, layer, shard, states, lambda _names, _heights, *known: rounded(*known))
         )
 
-    return layers_in_turn(work, windows, of_layer)
+    return layers_in_turn(work, windows, of_layer, rounded)
 
 
-def layers_in_turn(work: Work, windows: torch.Tensor, of_layer: FromLayer) -> QuantizedHfModel:
+def layers_in_turn(
+    work: Work, windows: torch.Tensor, of_layer: FromLayer, of_head: FromMoments
+) -> QuantizedHfModel:
     """Quantize a layer at a time, each as a whole; then the head, on the states after the last.
 
     Args:
         work: What to do.
         windows: Calibration token ids (W, T).
         of_layer: Rounds a layer, given the states (W, T, hidden) before it, and leaves it rounded.
+        of_head: Rounds the head, given the second moments (K, K) of its inputs.
     """
     import torch
 
@@ -134,7 +137,7 @@ def layers_in_turn(work: Work, windows: torch.Tensor, of_layer: FromLayer) -> Qu
             work.context.progress(number, len(writer.shards), shard.file)
             if number >= len(network):
                 if not writer.is_done(shard):
-                    writer.write(shard, _rest(work, network, states))
+                    writer.write(shard, _rest(work, network, states, of_head))
                 continue
             with network.layer(number) as layer:
                 if writer.is_done(shard):
@@ -156,13 +159,13 @@ def _restore(layer: Layer, writer: ShardWriter, shard: Shard) -> None:
         layer.replace(name, torch.from_numpy(values))
 
 
-def _rest(work: Work, network: LayeredNetwork, states: torch.Tensor) -> Callable[[str], Blocks]:
+def _rest(work: Work, network: LayeredNetwork, states: torch.Tensor, by: FromMoments) -> Callable[[str], Blocks]:
     """Return what rounds the weights outside the layers: the head on its inputs, a table alone as it is."""
     site = next((site for site in work.formats if site.is_head), None)
 
     def of_head(weight: torch.Tensor, form: Format) -> Rounded:
         assert site is not None
-        return head.rounded(weight, head.moments_of(network, states), form, looked_up=site.is_table)
+        return head.rounded(weight, head.moments_of(network, states), form, by, looked_up=site.is_table)
 
     return lambda name: _blocks(work, name, of_head if site is not None and name in site.names else nearest)
 

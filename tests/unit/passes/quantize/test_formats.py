@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from picual.data.base import DataConfig
 from picual.errors import Refused
 from picual.hardware import Target
 from picual.models import GenaiModel, HfModel, QuantizedHfModel
@@ -76,7 +77,7 @@ def test_size_out_of_reach_is_refused_with_one_in_reach(tiny: HfModel) -> None:
 
 
 def test_mean_width_is_kept(tiny: HfModel, run: Run) -> None:
-    _, context = run(Quantize(effort="fast", bits_per_weight=6.0, head="int4"), tiny)
+    _, context = run(Quantize(effort="fast", bits_per_weight=6.0, head="int4", read_price=0), tiny)
     assert 5.5 < context.metrics["bits_per_weight"] <= 6.0
 
 
@@ -99,7 +100,7 @@ def test_fast_under_a_size_heeds_what_layers_do(tiny: HfModel, run: Run) -> None
     a_pass = Quantize(effort="fast", bits_per_weight=6.0, head="int8", read_price=0)
     made, context = run(a_pass, tiny)
     assert made.stored()["model.layers.0.self_attn.o_proj.weight"].bits == 8
-    expected = {site.names[0]: form for site, form in a_pass.outlook(tiny).items()}
+    expected = {site.names[0]: form for site, form in a_pass.outlook(tiny, Target()).items()}
     assert expected["model.layers.0.self_attn.o_proj.weight"].bits == 4
     assert context.metrics["predicted_kl"] > 0
 
@@ -115,9 +116,27 @@ def test_size_is_kept_by_the_weights_alone_where_layers_cannot_be_run(
     assert 5.5 < context.metrics["bits_per_weight"] <= 6.0
     assert "predicted_kl" not in context.metrics
     assert any("by the weights alone" in line.get("note", "") for line in context.journal)
-    for fields in ({"effort": "balanced", "bits_per_weight": 6.0}, {"effort": "fast", "max_kl": 0.1}):
+    limit: Any
+    for number, limit in enumerate([
+        {"effort": "balanced", "bits_per_weight": 6.0}, {"effort": "fast", "max_kl": 0.1},
+        {"effort": "fast", "max_kl": 0.1, "bits_per_weight": 6.0},
+    ]):  # fmt: skip
         with pytest.raises(Refused):
-            run(Quantize(**fields), tiny, name=fields["effort"])
+            run(Quantize(**limit), tiny, name=str(number))
+
+
+def test_too_short_a_text_leaves_fast_to_the_weights_alone(tiny: HfModel, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "short.txt").write_text("few words")
+    data = {"short": DataConfig(files=(str(tmp_path / "short.txt"),))}
+    _, context = run(Quantize(effort="fast", bits_per_weight=6.0, data="short"), tiny, data=data)
+    assert any("no text was looked at" in line.get("note", "") for line in context.journal)
+    assert context.metrics["bits_per_weight"] <= 6.0
+
+
+def test_formats_for_another_device_are_another_step(tiny: HfModel) -> None:
+    assert Quantize.target_matters
+    a_pass = Quantize(bits_per_weight=6.5, read_price=30.0)
+    assert a_pass.outlook(tiny, Target()) != a_pass.outlook(tiny, Target(device="gpu"))
 
 
 def test_killed_run_does_not_measure_again(tiny: HfModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

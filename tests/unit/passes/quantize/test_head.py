@@ -31,6 +31,10 @@ def problem() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(700, 64) * 0.1, inputs.T @ inputs / len(inputs)
 
 
+def by_gptq(weight: torch.Tensor, moments: torch.Tensor, form: Format) -> rounding.Rounded:
+    return rounding.with_moments(weight, moments, bits=form.bits, block=form.block, symmetric=form.symmetric)
+
+
 def errors(weight: torch.Tensor, moments: torch.Tensor, made: rounding.Rounded) -> tuple[float, float]:
     """Of what is multiplied, and of what is looked up."""
     error = made.values() - weight
@@ -40,8 +44,8 @@ def errors(weight: torch.Tensor, moments: torch.Tensor, made: rounding.Rounded) 
 def test_logits_change_far_less_and_rows_not_much_more() -> None:
     weight, moments = problem()
     nearest = errors(weight, moments, rounding.nearest(weight, bits=4, block=32, symmetric=False))
-    alone = errors(weight, moments, head.rounded(weight, moments, FORM, looked_up=False))
-    both = errors(weight, moments, head.rounded(weight, moments, FORM, looked_up=True))
+    alone = errors(weight, moments, head.rounded(weight, moments, FORM, by_gptq, looked_up=False))
+    both = errors(weight, moments, head.rounded(weight, moments, FORM, by_gptq, looked_up=True))
     assert alone[0] < 0.3 * nearest[0]
     assert both[0] < 0.3 * nearest[0]
     assert both[1] < 1.2 * nearest[1] < alone[1]
@@ -49,9 +53,9 @@ def test_logits_change_far_less_and_rows_not_much_more() -> None:
 
 def test_stretches_of_rows_are_rounded_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
     weight, moments = problem()
-    whole = head.rounded(weight, moments, FORM, looked_up=True)
-    monkeypatch.setattr(head, "ROWS", 300)
-    pieces = head.rounded(weight, moments, FORM, looked_up=True)
+    whole = head.rounded(weight, moments, FORM, by_gptq, looked_up=True)
+    monkeypatch.setattr(head, "PIECE", 300 * 64)
+    pieces = head.rounded(weight, moments, FORM, by_gptq, looked_up=True)
     assert pieces.values().shape == weight.shape
     assert (pieces.codes != whole.codes).float().mean() < 1e-3  # sums may be taken in another order
 
@@ -82,3 +86,13 @@ def test_head_of_a_checkpoint_is_rounded_on_the_last_states(tmp_path: Path, run:
         return float(torch.einsum("nk,nk->", (values - weight) @ moments, values - weight))
 
     assert of_logits(found) < 0.7 * of_logits(nearest)
+
+
+def test_fields_of_the_pass_reach_the_head(tmp_path: Path, run: Run) -> None:
+    model = tiny_model(tmp_path / "hf")
+    passes = {order: Gptq(tokens=1024, head="int4", order=order, sweeps=0) for order in ("activation", "given")}
+    found = [
+        open_weight(run(a_pass, model, name=order)[0], "model.embed_tokens.weight").rows(0, 320)
+        for order, a_pass in passes.items()
+    ]
+    assert (found[0] != found[1]).any()

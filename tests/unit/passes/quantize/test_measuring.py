@@ -12,7 +12,9 @@ from picual.numerics.block_sizes import Format
 from picual.numerics.sensitivity import Inputs
 from picual.passes.base import PassContext
 from picual.passes.quantize import measuring
+from picual.passes.quantize.network import LayeredNetwork
 from picual.passes.quantize.sites import Site, sites_of
+from picual.testing.tiny import tiny_model
 
 FORMATS = [Format(bits=4, block=32, symmetric=False), Format(bits=4, block=64, symmetric=False)]
 
@@ -50,3 +52,29 @@ def test_rounding_that_makes_up_for_errors_costs_less(tiny: HfModel, tmp_path: P
         for form in FORMATS:
             allowed = 1.1 if site.is_table else 0.95  # rows that are looked up gain nothing by it
             assert made_up[site][form] < allowed * nearest[site][form], (str(site), str(form))
+
+
+def test_scaled_embedding_and_capped_logits_are_heeded(tmp_path: Path) -> None:
+    """A network that multiplies looked-up rows by 8, and one whose logits are scaled down, weigh errors so."""
+    import json
+
+    windows = torch.arange(2 * 128).reshape(2, 128) % 250
+    context = PassContext(folder=tmp_path, scratch=tmp_path, threads=1, seed=7)
+    gemma = tiny_model(tmp_path / "gemma", layout="gemma")
+    look = measuring._Look(gemma, dict.fromkeys(sites_of(gemma), FORMATS), compensated=False)
+    network = LayeredNetwork(gemma, windows)
+    look.at_the_start(windows, network.states)
+    assert look._embedding_scale == pytest.approx(64.0, rel=0.01)  # of 64 hidden: their root, squared
+
+    plain = tiny_model(tmp_path / "hf")
+    config = json.loads((plain.path / "config.json").read_text())
+    (plain.path / "config.json").write_text(json.dumps({**config, "logits_scaling": 4.0}))
+    scores = torch.randn(3, 5)
+    logits, gain = LayeredNetwork(plain, windows).logits(scores)
+    assert gain == 0.25
+    assert torch.equal(logits, scores / 4)
+    head = next(site for site in sites_of(plain) if site.is_head)
+    scaled = measuring.measured(plain, windows, {head: FORMATS}, context)[head]
+    (plain.path / "config.json").write_text(json.dumps(config))
+    whole = measuring.measured(plain, windows, {head: FORMATS}, context)[head]
+    assert all(scaled[form] < whole[form] for form in FORMATS)

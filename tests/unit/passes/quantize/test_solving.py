@@ -137,7 +137,7 @@ def test_price_of_reading_is_a_percentage_of_the_best_choice() -> None:
 
 def test_sizes_under_a_divergence_are_not_made_up(tiny: HfModel) -> None:
     with pytest.raises(Refused, match="once text was looked at"):
-        Quantize(max_kl=0.1).outlook(tiny)
+        Quantize(max_kl=0.1).outlook(tiny, Target())
 
 
 @pytest.mark.parametrize("fields", [{}, {"head": "int8"}, {"symmetric": True}])
