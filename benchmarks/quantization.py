@@ -36,7 +36,7 @@ from picual.store.local import Store
 WAYS: list[tuple[str, dict[str, Any], float, float]] = [
     ("fast, no size", {"effort": "fast"}, 1.25, 10),
     ("fast, 103 MB", {"effort": "fast", "max_size": "103MB"}, 1.15, 30),
-    ("balanced, 89 MB", {"max_size": "89MB"}, 1.12, 180),
+    ("balanced, 89 MB", {"max_size": "89MB", "read_price": 10}, 1.12, 180),
     ("balanced, 103 MB", {"max_size": "103MB"}, 1.05, 180),
     ("balanced, 114 MB", {"max_size": "114MB"}, 1.03, 180),
     ("best, 89 MB", {"effort": "best", "max_size": "89MB"}, 1.12, 900),

@@ -174,7 +174,7 @@ class Quantize(Quantizer):
         if costs is None:
             if budget is None or self.max_kl is not None:
                 raise Refused(
-                    "no divergence is predicted without text, or for a network that cannot be run a layer at a time",
+                    "no divergence is predicted without text, nor for a network that no layer of can be run alone",
                     where=str(model.path),
                     hint="give `max_size` instead of `max_kl`",
                 )
