@@ -30,15 +30,19 @@ bench: $(VENV)/ready
 	$(BIN)/python benchmarks/kill.py --times 20 --quantize
 	$(BIN)/python benchmarks/kill.py --times 10 --quantize fast
 	$(BIN)/python benchmarks/search.py compare
+	$(BIN)/python benchmarks/kernels.py
 	$(BIN)/python benchmarks/quantization.py memory --gigabytes 0.5 1 2 4
 ifneq ($(and $(MODEL),$(TEXT)),)
-	$(BIN)/python benchmarks/building.py "$(MODEL)"
-	$(BIN)/python benchmarks/quantization.py quality "$(MODEL)" "$(TEXT)" --keep $(BENCH)/ours
+	$(BIN)/python benchmarks/quantization.py quality "$(MODEL)" "$(TEXT)" --keep $(BENCH)/ours \
+		--table $(BENCH)/table.json
+	$(BIN)/python benchmarks/quantization_plots.py $(BENCH)/table.json $(BENCH)
 	rm -rf $(BENCH)/k_quant $(BENCH)/k_quant_last
 	for kind in k_quant k_quant_last; do $(BIN)/python -m onnxruntime_genai.models.builder -i "$(MODEL)" \
 		-o $(BENCH)/$$kind -p int4 -e cpu -c $(BENCH)/cache --extra_options algo_config=$$kind || exit 1; done
 	$(BIN)/python benchmarks/decoding.py $(BENCH)/ours/balanced-103MB $(BENCH)/k_quant_last \
-		$(BENCH)/ours/balanced-89MB $(BENCH)/k_quant $(if $(LLAMA),--llama $(LLAMA))
+		$(if $(LLAMA),--llama $(LLAMA))
+	$(BIN)/python benchmarks/decoding.py $(BENCH)/ours/balanced-89MB $(BENCH)/k_quant $(if $(LLAMA),--llama $(LLAMA))
+	$(BIN)/python benchmarks/building.py "$(MODEL)"
 else
 	@echo "skipped, as no model and text were given: building.py, quantization.py quality, decoding.py."
 	@echo 'Try make bench MODEL=FOLDER TEXT=FILE, and LLAMA="PYTHON FILE.gguf" to time llama.cpp beside them'

@@ -10,8 +10,8 @@ That is a prediction for text like the one looked at: on a 135M model it was wit
 to twice as much was measured. Measure what is deployed.
 
 When: before ``build-genai``; the size is that of the files it will write.
-Cost: on a 135M model and two cores: 10 to 40 seconds, three minutes, and four times that; memory of a layer, its
-second moments and the states between layers.
+Cost: on a 135M model and two recent cores 4 to 13 seconds, one minute and a quarter, and three minutes; memory of
+a layer, its second moments and the states between layers.
 Source: GPTQ arXiv 2210.17323; sensitivity after HAWQ-V2, arXiv 1911.03852.
 """
 
