@@ -2,7 +2,7 @@
 
 A weight in the wrong place, a wrong epsilon, a wrong rotation or a broken kernel shows here; the rounding of
 the weights does not, since both sides have it. Kernels that round activations too (accuracy level 4) are also
-run without that rounding, over two of the windows: only then is the bound tight enough to tell a fault from noise.
+run without that rounding: only then is the bound tight enough to tell a fault from noise.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 TOKENS = 2048
 WINDOW = 256
-EXACT_WINDOWS = 2  # that kernels of rounded activations run without the rounding too
 LAST = 2e-2  # of a logit: one row takes another kernel than many, and sums in another order
 
 
@@ -56,7 +55,7 @@ def check(promise: RuntimeAgrees, given: Model, made: Model, bench: Bench) -> It
     rounded = _rounding_block(exported)
     runtime = _Runtime(made, exported, bench)
     alone, deployed = runtime.as_deployed(windows)
-    exact = runtime.in_floats(windows[:EXACT_WINDOWS]) if rounded else iter(())
+    exact = runtime.in_floats(windows) if rounded else iter(())
     floats, as_deployed = Divergence(), Divergence()
     with reference.head() as logits:
         for number, state in enumerate(states):
@@ -65,13 +64,10 @@ def check(promise: RuntimeAgrees, given: Model, made: Model, bench: Bench) -> It
             (as_deployed if rounded else floats).add(expected, found)
             if alone is not None and number == 0:
                 yield _last_as_in_all(alone, found[-1])
-            if rounded and number < EXACT_WINDOWS:
+            if rounded:
                 floats.add(expected, next(exact))
-            if number + 1 == EXACT_WINDOWS:
-                exact = iter(())  # its session goes
             del expected, found  # before the next are made: together they may be large
-    tokens = (as_deployed if rounded else floats).positions
-    yield Check("runtime-tokens", tokens >= TOKENS, tokens, TOKENS, "of built-in text")
+    yield Check("runtime-tokens", floats.positions >= TOKENS, floats.positions, TOKENS, "of built-in text")
     yield from _in_floats(floats, halves=_in_halves(promise, exported), rounded=bool(rounded))
     if rounded:
         yield from _with_rounded_activations(as_deployed)
