@@ -67,6 +67,25 @@ def _summed(states: torch.Tensor, targets: torch.Tensor, head: Head, smoothing: 
     return functional.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
 
 
+def _loss_and_gradient(
+    logits: torch.Tensor, targets: torch.Tensor, smoothing: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the summed loss of logits (n, V) and its gradient (n, V), softmax less the target, in one pass.
+
+    The largest probability of a row is at least 1 / V, so its logarithm gives that of the sum of exponentials.
+    """
+    chances = torch.softmax(logits, dim=1)
+    top, place = logits.max(dim=1)  # (n)
+    log_sum = top - chances.gather(1, place[:, None])[:, 0].log()
+    own = targets[:, None]
+    loss = log_sum - (1.0 - smoothing) * logits.gather(1, own)[:, 0]
+    if smoothing:
+        loss -= smoothing * logits.mean(dim=1)
+        chances -= smoothing / logits.shape[1]
+    chances.scatter_add_(1, own, chances.new_full(own.shape, smoothing - 1.0))
+    return loss.sum(), chances
+
+
 class _LossInPieces(torch.autograd.Function):
     """The summed loss, with the gradient of the states kept in place of logits."""
 
@@ -80,9 +99,10 @@ class _LossInPieces(torch.autograd.Function):
         for at in range(0, len(targets), POSITIONS):
             piece = states[at : at + POSITIONS].detach().requires_grad_()
             with torch.enable_grad():
-                loss = _summed(piece, targets[at : at + POSITIONS], head, smoothing)
-            (gradient[at : at + POSITIONS],) = torch.autograd.grad(loss, piece)
-            total += loss.detach()
+                logits = head(piece)  # (n, V)
+            loss, of_logits = _loss_and_gradient(logits.detach().float(), targets[at : at + POSITIONS], smoothing)
+            (gradient[at : at + POSITIONS],) = torch.autograd.grad(logits, piece, of_logits.to(logits.dtype))
+            total += loss
         ctx.save_for_backward(gradient)
         return total
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
@@ -23,13 +24,17 @@ class Order:
         batch: Sequences of one optimizer step.
         seed: Of the order.
         arrangement: ``group_by_length`` brings rows of like length into one step, in random order of steps.
+        whole: Rows come in so many; those beyond are left out of the epoch.
     """
 
-    def __init__(self, lengths: Sequence[int], *, batch: int, seed: int, arrangement: Arrangement) -> None:
+    def __init__(
+        self, lengths: Sequence[int], *, batch: int, seed: int, arrangement: Arrangement, whole: int = 1
+    ) -> None:
         self._lengths = lengths
         self._batch = batch
         self._seed = seed
         self._arrangement = arrangement
+        self._kept = len(lengths) // whole * whole
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -37,9 +42,12 @@ class Order:
         self._epoch = epoch
 
     def __len__(self) -> int:
-        return len(self._lengths)
+        return self._kept
 
     def __iter__(self) -> Iterator[int]:
+        return itertools.islice(self._all(), self._kept)
+
+    def _all(self) -> Iterator[int]:
         if self._arrangement == "sequential":
             return iter(range(len(self._lengths)))
         dice = random.Random(f"{self._seed} {self._epoch}")  # the same for a text in every version of Python

@@ -1,15 +1,24 @@
-"""The loss of a batch: at the labelled positions alone where the network allows it, its own loss elsewhere."""
+"""The loss of a batch: at the labelled positions alone where the network allows it, its own loss elsewhere.
+
+Documents in packs, layers that are quicker: what a network allows is found out on a few tokens, never assumed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from picual.data.sequences import Sequence as TokenSequence
+from picual.errors import Refused
+from picual.passes.finetune import attention
+from picual.passes.finetune.packs import pack
+
 if TYPE_CHECKING:
     import torch
 
 PROBE = 16  # tokens on which the two ways must agree
 TOLERANCE = 1e-3  # relative
+INPUTS = ("input_ids", "attention_mask", "position_ids")  # of the network
 
 
 class Loss:
@@ -34,6 +43,12 @@ class Loss:
         has_parts = self._decoder is not causal and self._head is not None and not compiled
         self._has_parts = has_parts
         self.at_labels = has_parts
+        self._attention: attention.DocumentAttention | None = None
+
+    @property
+    def packed(self) -> bool:
+        """Whether the network keeps the documents of a pack apart, so that it may be given packs."""
+        return self._attention is not None
 
     def choose(self, ids: Sequence[int]) -> bool:
         """Find out whether the positions with labels are enough, on the beginning of a sequence; say so."""
@@ -55,6 +70,35 @@ class Loss:
         self._model.train(was_training)
         return self.at_labels
 
+    def allow_packs(self, ids: Sequence[int]) -> bool:
+        """Find out whether two documents in a pack have the loss that they have apart; say so."""
+        network = self._model.get_base_model()
+        first, second = list(ids[:PROBE]), list(ids[PROBE // 2 : PROBE + PROBE // 2])[::-1]
+        if not self._has_parts or min(len(first), len(second)) < 2:  # one token has no loss
+            return False
+        was_training = self._model.training
+        self._model.eval()
+        apart = self._summed([first]) + self._summed([second])
+        self._attention, before = attention.use(network)
+        try:
+            differ = abs(self._summed([first, second]) - apart)
+        except (Refused, AttributeError, TypeError, ValueError, RuntimeError):  # its attention is of another kind
+            differ = float("inf")
+        if not differ <= TOLERANCE * max(abs(apart), 1e-6):
+            attention.give_back(network, before)
+            self._attention = None
+        self._model.train(was_training)
+        return self.packed
+
+    def _summed(self, documents: Sequence[list[int]]) -> float:
+        """Return the summed loss of documents in one pack."""
+        import torch
+
+        made = pack([TokenSequence(ids, ids) for ids in documents])
+        device = self._model.device
+        with torch.no_grad():
+            return float(self({name: tensor.to(device) for name, tensor in made.items()}, 1.0))
+
     def __call__(self, batch: Mapping[str, torch.Tensor], count: float | None = None) -> torch.Tensor:
         """Return the summed loss of a batch divided by ``count``, or by its own labels.
 
@@ -65,7 +109,9 @@ class Loss:
         from picual.numerics.label_loss import count_labels
 
         labels = batch["labels"]
-        inputs = {name: batch[name] for name in ("input_ids", "attention_mask") if name in batch}
+        inputs = {name: batch[name] for name in INPUTS if name in batch}
+        if self._attention is not None:
+            self._attention.begin(batch["lengths"].tolist() if "lengths" in batch else None)
         own = count_labels(labels)
         divisor = float(own if count is None else count)
         if self.at_labels:

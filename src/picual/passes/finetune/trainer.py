@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from picual.passes.base import PassContext
 from picual.passes.finetune.batches import Order
 from picual.passes.finetune.checkpoints import Tally, seal
 from picual.passes.finetune.loss import Loss
+from picual.passes.finetune.packs import Packing
 
 SAVE_EVERY = 60.0  # seconds: what a kill may cost beside the save interval
 
@@ -31,7 +32,8 @@ class Work:
     arguments: Any  # transformers.TrainingArguments
     train: Sequence[TokenSequence]
     evaluation: Sequence[TokenSequence]
-    collate: Callable[[list[TokenSequence]], dict[str, Any]]
+    trained: Packing  # of the rows of a step
+    evaluated: Packing
     order: Order
     loss: Loss
     context: PassContext
@@ -47,7 +49,7 @@ def make_trainer(work: Work) -> Any:
         args=work.arguments,
         train_dataset=work.train,
         eval_dataset=work.evaluation or None,
-        data_collator=work.collate,
+        data_collator=work.trained,
         callbacks=[_watch_class()(work)],
     )
     trainer.work = work
@@ -71,12 +73,17 @@ def _trainer_class() -> type[Any]:
             return self.work.order
 
         def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
-            batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-            return batches, sum(count_labels(batch["labels"]) for batch in batches)
+            steps, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+            return steps, sum(count_labels(part["labels"]) for step in steps for part in step["parts"])
 
         def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> torch.Tensor:
-            tokens = int(inputs["tokens"])
-            found = super().training_step(model, inputs, num_items_in_batch)
+            found = [self._part(model, part, num_items_in_batch) for part in inputs["parts"]]
+            return torch.stack(found).sum()
+
+        def _part(self, model: Any, part: Any, labels: Any) -> torch.Tensor:
+            """Go forward and back through one part of a step."""
+            tokens = int(part["tokens"])
+            found: torch.Tensor = super().training_step(model, part, labels)
             value = float(found)
             if not math.isfinite(value):
                 raise _not_finite(value, self.state.global_step + 1, self.work.context.scratch)
@@ -97,25 +104,23 @@ def _trainer_class() -> type[Any]:
             self.work.model.eval()
             total, count = 0.0, 0
             with torch.no_grad(), self.accelerator.autocast():
-                size = self.args.per_device_eval_batch_size
-                batches = -(-len(self.work.evaluation) // size)
-                for number, batch in enumerate(self._evaluation_batches(size), 1):
+                batches = self._evaluation_parts()
+                for number, batch in enumerate(batches, 1):
                     labels = count_labels(batch["labels"])
                     total += float(self.work.loss(batch, 1.0))
                     count += labels
-                    note = f"evaluating, batch {number} of {batches}"
+                    note = f"evaluating, batch {number} of {len(batches)}"
                     self.work.context.progress(self.state.global_step, max(self.state.max_steps, 1), note)
             metrics = {f"{metric_key_prefix}_loss": total / count}
             self.log(dict(metrics))
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
             return metrics
 
-        def _evaluation_batches(self, size: int) -> Iterator[dict[str, Any]]:
+        def _evaluation_parts(self) -> list[dict[str, Any]]:
             # Like lengths together, so that little is padded; the sum does not depend on the order.
             rows = sorted(self.work.evaluation, key=lambda row: len(row.input_ids))
-            for start in range(0, len(rows), size):
-                batch = self.work.collate(rows[start : start + size])
-                yield {name: tensor.to(self.args.device) for name, tensor in batch.items()}
+            parts = self.work.evaluated(rows)["parts"]
+            return [{name: tensor.to(self.args.device) for name, tensor in part.items()} for part in parts]
 
     return LabelTrainer
 
@@ -199,6 +204,7 @@ def same_every_time(seed: int, threads: int) -> Iterator[None]:
     warned = torch.is_deterministic_algorithms_warn_only_enabled()
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)  # an operation without such a kernel still runs
+    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads what nothing has written
     set_seed(seed)
     try:
         yield

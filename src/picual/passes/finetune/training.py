@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +15,11 @@ from picual.models.hf_loading import load_checkpoint
 from picual.passes.base import PassContext
 from picual.passes.finetune import checkpoints
 from picual.passes.finetune.adapter import AdapterForm, add_adapter, load_weights
-from picual.passes.finetune.batches import Order, collate
+from picual.passes.finetune.batches import Order
 from picual.passes.finetune.examples import Examples
+from picual.passes.finetune.fast_layers import quicken
 from picual.passes.finetune.loss import Loss
+from picual.passes.finetune.packs import Packing
 from picual.passes.finetune.precision import Dtype, weights_dtype
 from picual.passes.finetune.trainer import Work, make_trainer, same_every_time
 from picual.passes.finetune.training_arguments import Here, settle
@@ -87,6 +89,7 @@ def _work(plan: Training, arguments: Any, seed: int, context: PassContext) -> Wo
     network.config.use_cache = False
     adapted = add_adapter(network, plan.form)
     adapted.to(arguments.device)
+    quicken(adapted)
     loss = Loss(adapted, smoothing=arguments.label_smoothing_factor, compiled=arguments.torch_compile)
     if not loss.choose(plan.examples.train[0].input_ids):
         context.noted("the loss is the network's own: its head alone does not give its logits")
@@ -97,15 +100,37 @@ def _work(plan: Training, arguments: Any, seed: int, context: PassContext) -> Wo
         batch=arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps,
         seed=arguments.data_seed if arguments.data_seed is not None else seed,
         arrangement=arguments.train_sampling_strategy,
+        whole=arguments.per_device_train_batch_size if arguments.dataloader_drop_last else 1,
     )
-    pad_id = plan.tokenizer.pad_token_id
-    batches = functools.partial(
-        collate, pad_id=int(plan.tokenizer.eos_token_id or 0) if pad_id is None else int(pad_id),
-        pad_to=plan.data.max_length if plan.data.pad else None, attention_mask=plan.data.attention_mask,
-    )  # fmt: skip
+    whole = _one_batch_a_step(arguments)
+    packed = not arguments.torch_compile and loss.allow_packs(train[0].input_ids)
+    trained = _packing(plan, whole, packed=packed)
     return Work(
-        model=adapted, arguments=arguments, train=train, evaluation=plan.examples.evaluation, collate=batches,
-        order=order, loss=loss, context=context,
+        model=adapted, arguments=arguments, train=train, evaluation=plan.examples.evaluation, trained=trained,
+        evaluated=dataclasses.replace(trained, batch=arguments.per_device_eval_batch_size), order=order, loss=loss,
+        context=context,
+    )  # fmt: skip
+
+
+def _one_batch_a_step(arguments: Any) -> int:
+    """Have the loader give all rows of an optimizer step at once, and return how many rows a batch had.
+
+    They are cut into parts by ``Packing``; the gradient is the same, since the loss is divided by the labels of
+    the whole step.
+    """
+    batch = int(arguments.per_device_train_batch_size)
+    arguments.per_device_train_batch_size = batch * int(arguments.gradient_accumulation_steps)
+    arguments.gradient_accumulation_steps = 1
+    arguments.dataloader_drop_last = False  # the order leaves out what does not fill a batch
+    return batch
+
+
+def _packing(plan: Training, batch: int, *, packed: bool) -> Packing:
+    pad_id = plan.tokenizer.pad_token_id
+    return Packing(
+        batch=batch, pad_id=int(plan.tokenizer.eos_token_id or 0) if pad_id is None else int(pad_id),
+        pad_to=plan.data.max_length if plan.data.pad else None, attention_mask=plan.data.attention_mask,
+        packed=packed,
     )  # fmt: skip
 
 
