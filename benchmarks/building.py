@@ -14,26 +14,16 @@ import argparse
 import json
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from picual.executors.memory import tree_memory
+from watched import Taken, watched
+
 from picual.store.local import Store
 
 STEP, WHOLE, MEMORY = 0.6, 1.3, 0.35  # largest shares of the peer's
-
-
-@dataclass(frozen=True)
-class Taken:
-    """One process."""
-
-    seconds: float
-    memory: int  # bytes at the peak
 
 
 def main() -> None:
@@ -82,7 +72,7 @@ def peer(model: Path, place: Path) -> Taken:
     out = place / "peer"
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(model), "-o", str(out)]
-    return watched([*command, "-p", "int4", "-e", "cpu", "-c", str(place / "cache")], out / "model.onnx")
+    return made([*command, "-p", "int4", "-e", "cpu", "-c", str(place / "cache")], out / "model.onnx")
 
 
 def build(model: Path, fields: dict[str, Any], place: Path) -> tuple[Taken, float]:
@@ -93,24 +83,17 @@ def build(model: Path, fields: dict[str, Any], place: Path) -> tuple[Taken, floa
     out = place / "out"
     shutil.rmtree(out, ignore_errors=True)
     command = [sys.executable, "-m", "picual.cli.main", "run", str(recipe), "-o", str(out)]
-    taken = watched([*command, "--store", str(place / "store")], out / "model" / "model.onnx")
+    taken = made([*command, "--store", str(place / "store")], out / "model" / "model.onnx")
     report = json.loads((out / "report.json").read_text())
     return taken, sum(step["seconds"] for step in report["steps"])
 
 
-def watched(command: list[str], made: Path) -> Taken:
-    """Run a command to its end, which must have made a file, and watch its memory."""
-    peak, start = 0, time.monotonic()
-    with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-        while process.poll() is None:
-            peak = max(peak, tree_memory(process.pid)[1])
-            time.sleep(0.02)
-        seconds = time.monotonic() - start
-        if process.returncode or not made.exists():
-            log.seek(0)
-            sys.exit(f"{' '.join(command)}:\n{log.read()[-4000:]}")
-    return Taken(seconds, peak)
+def made(command: list[str], file: Path) -> Taken:
+    """Run a command to its end, which must have made a file."""
+    taken = watched(command)
+    if not file.exists():
+        sys.exit(f"{' '.join(command)} made no {file.name}:\n{taken.printed[-4000:]}")
+    return taken
 
 
 def forget_all_but_graphs(store: Path) -> None:

@@ -19,7 +19,7 @@ import torch
 from torch.nn import functional
 
 IGNORED = -100
-POSITIONS = 256  # at a time: 50 MB of float32 logits for a vocabulary of 49152
+POSITIONS = 128  # at a time: 25 MB of float32 logits for a vocabulary of 49152
 
 Head = Callable[[torch.Tensor], torch.Tensor]
 

@@ -6,7 +6,8 @@ n: tokens · K: inputs · N: outputs · r: rank · s: scale · p: share of input
     dB = c g' u           dA = c (g B)' (m * x)       dx = g W + m * (c (g B) A)
 
 Kept for the backward pass are x, one byte an element for m, and u: the inputs that stay, which autograd would keep
-in full, are made again. Source: Hu et al., "LoRA", arXiv 2106.09685.
+in full, are made again. A and B may be wider than x and W: they are rounded for each product, as automatic mixed
+precision does, and their gradients are theirs. Source: Hu et al., "LoRA", arXiv 2106.09685.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ class LowRankLinear(torch.autograd.Function):
             scale: c.
             mask: m (n, K), bool; None: all inputs stay.
         """
-        u = _staying(x, mask) @ a.T
+        u = _staying(x, mask) @ a.to(x.dtype).T
         y: torch.Tensor = functional.linear(x, weight, bias)
-        y.addmm_(u, b.T, alpha=scale)
+        y.addmm_(u, b.to(x.dtype).T, alpha=scale)
         ctx.save_for_backward(x, weight, a, b, mask, u)
         ctx.scale = scale
         return y
@@ -49,22 +50,26 @@ class LowRankLinear(torch.autograd.Function):
     def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         """Return the gradients of x, A and B."""
         x, weight, a, b, mask, u = ctx.saved_tensors
-        back = (g @ b).mul_(ctx.scale)  # (n, r)
-        of_b = (g.T @ u).mul_(ctx.scale) if ctx.needs_input_grad[4] else None
-        of_a = back.T @ _staying(x, mask) if ctx.needs_input_grad[3] else None
+        back = (g @ b.to(g.dtype)).mul_(ctx.scale)  # (n, r)
+        of_b = (g.T @ u).to(b.dtype).mul_(ctx.scale) if ctx.needs_input_grad[4] else None
+        of_a = (back.T @ _staying(x, mask)).to(a.dtype) if ctx.needs_input_grad[3] else None
         of_x = None
         if ctx.needs_input_grad[0]:
             of_x = g @ weight
             if mask is None:
-                of_x.addmm_(back, a)
+                of_x.addmm_(back, a.to(g.dtype))
             else:
-                of_x += _staying(back @ a, mask)
+                of_x += _staying(back @ a.to(g.dtype), mask)
         return of_x, None, None, of_a, of_b, None, None
 
 
 def _staying(x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     """Return m * x. numpy multiplies by booleans sixteen times faster than torch does."""
-    return x if mask is None else torch.from_numpy(np.multiply(x.detach().numpy(), mask.numpy()))
+    if mask is None:
+        return x
+    # Times 0 or 1 an integer of the same bits is the same number, or zero; numpy knows no bfloat16.
+    bits = x.detach().view(torch.int16 if x.element_size() == 2 else torch.int32)
+    return torch.from_numpy(np.multiply(bits.numpy(), mask.numpy())).view(x.dtype)
 
 
 def low_rank_linear(

@@ -5,7 +5,8 @@ H: hidden size · n: tokens
     r = (mean(x^2) + eps)^-1/2        y = w x r
     dx = r (w g - x r^2 mean(w g x))
 
-Kept for the backward pass are x and r (n, 1): autograd would keep x three times over.
+Kept for the backward pass are x and r (n, 1): autograd would keep x three times over. All is computed in float32;
+x r is rounded to the type of x before it is multiplied by w, as Llama's own norm does.
 Source: Zhang and Sennrich, "Root Mean Square Layer Normalization", arXiv 1910.07467.
 """
 
@@ -22,18 +23,20 @@ class RmsNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
         """Return y (..., H)."""
-        size = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        wide = x.float()
+        size = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
         r = size.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
         ctx.save_for_backward(x, weight, r)
-        return (x * r).mul_(weight)
+        found: torch.Tensor = (wide * r).to(x.dtype).mul_(weight)
+        return found
 
     @staticmethod
     def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         """Return the gradient of x."""
         x, weight, r = ctx.saved_tensors
-        of_x = g * weight
-        along = torch.linalg.vecdot(of_x, x)[..., None].div_(x.shape[-1]).mul_(r * r)
-        return of_x.addcmul_(x, along, value=-1.0).mul_(r), None, None
+        wide, of_x = x.float(), g.float() * weight
+        along = torch.linalg.vecdot(of_x, wide)[..., None].div_(x.shape[-1]).mul_(r * r)
+        return of_x.addcmul_(wide, along, value=-1.0).mul_(r).to(x.dtype), None, None
 
 
 def rms_norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:

@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional
 
 from picual.numerics.dropout import kept
+from picual.numerics.gated import gated
 from picual.numerics.low_rank_linear import low_rank_linear
 from picual.numerics.rms_norm import rms_norm
 
@@ -59,3 +60,26 @@ def test_the_asked_share_stays_and_follows_the_generator_of_torch() -> None:
     assert float(rows.min()) > 0.8
     torch.set_rng_state(state)
     assert torch.equal(kept((1000, 333), 0.1), first)
+
+
+def test_a_gate_has_the_gradients_of_autograd() -> None:
+    torch.manual_seed(0)
+    leaves = [[torch.randn(3, 8).requires_grad_() for _ in range(2)]]
+    leaves.append([tensor.detach().clone().requires_grad_() for tensor in leaves[0]])
+    found, expected = gated(*leaves[0]), functional.silu(leaves[1][0]) * leaves[1][1]
+    close(found, expected)
+    upstream = torch.randn(3, 8)
+    found.backward(upstream)
+    expected.backward(upstream)
+    for mine, own in zip(*leaves, strict=True):
+        assert mine.grad is not None
+        assert own.grad is not None
+        close(mine.grad, own.grad)
+
+
+def test_dropout_of_bfloat16_leaves_out_whole_numbers() -> None:
+    x = torch.randn(6, 5).to(torch.bfloat16)
+    mask = kept((6, 5), 0.4)
+    identity, zero = torch.eye(5), torch.zeros(5, 5)
+    found = low_rank_linear(x, zero.to(x.dtype), None, identity, identity, scale=0.5, mask=mask, p=0.5)
+    torch.testing.assert_close(found, x * mask, rtol=0, atol=0)

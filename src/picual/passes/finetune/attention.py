@@ -8,6 +8,7 @@ comes after every token of theirs, so no mask is needed and no score between two
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -53,17 +54,17 @@ class DocumentAttention:
         if any(more.get(name) is not None for name in ("softcap", "s_aux")):
             raise Refused("this network's attention does more than scaled products")
         repeats = query.shape[1] // key.shape[1]
-        settings = {"scale": scaling, "dropout_p": dropout, "window": sliding_window}
+        attend = functools.partial(_attend, scale=scaling, dropout_p=dropout, window=sliding_window)
         if not self._groups:
             count = self._equal or 1
             parts = [_split(tensor, count) for tensor in (query, key, value)]
-            out = _attend(parts[0], *(_repeated(part, repeats) for part in parts[1:]), **settings)
+            out = attend(parts[0], *(_repeated(part, repeats) for part in parts[1:]))
             return out.transpose(1, 2).reshape(query.shape[0], query.shape[2], query.shape[1], -1), None
         rows = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]  # (T, H, E)
         found = []
         for group in self._groups:
             q, k, v = (group.side_by_side(row) for row in rows)
-            found.append(group.theirs(_attend(q, _repeated(k, repeats), _repeated(v, repeats), **settings)))
+            found.append(group.theirs(attend(q, _repeated(k, repeats), _repeated(v, repeats))))
         return torch.cat(found).index_select(0, self._back)[None], None
 
 

@@ -17,7 +17,7 @@ from picual.passes.finetune.batches import collate
 
 # Tokens of a pack, unless a single row is longer. On two cores matrix products reach their speed at 256 rows, and
 # what is kept for the backward pass grows with every token: 2 MB each for 135 million weights.
-PACK = 512
+PACK = 256
 
 
 @dataclass(frozen=True)

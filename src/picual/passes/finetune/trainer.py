@@ -202,12 +202,15 @@ def same_every_time(seed: int, threads: int) -> Iterator[None]:
 
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     warned = torch.is_deterministic_algorithms_warn_only_enabled()
+    settings: Any = torch.utils.deterministic
+    filled = settings.fill_uninitialized_memory
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)  # an operation without such a kernel still runs
-    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads what nothing has written
+    settings.fill_uninitialized_memory = False  # nothing here reads what nothing has written
     set_seed(seed)
     try:
         yield
     finally:
         torch.set_num_threads(before[0])
         torch.use_deterministic_algorithms(before[1], warn_only=warned)
+        settings.fill_uninitialized_memory = filled

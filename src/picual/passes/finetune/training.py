@@ -12,6 +12,7 @@ from picual.data.base import DataConfig
 from picual.errors import BadValue
 from picual.models import HfModel
 from picual.models.hf_loading import load_checkpoint
+from picual.models.mapped_network import load_mapped
 from picual.passes.base import PassContext
 from picual.passes.finetune import checkpoints
 from picual.passes.finetune.adapter import AdapterForm, add_adapter, load_weights
@@ -85,7 +86,7 @@ def _work(plan: Training, arguments: Any, seed: int, context: PassContext) -> Wo
     dtype, note = weights_dtype(plan.dtype, hardware.machine(), gpu=not arguments.use_cpu)
     if note:
         context.noted(note)
-    network = load_checkpoint(plan.model, getattr(torch, dtype))
+    network = load_mapped(plan.model, dtype) or load_checkpoint(plan.model, getattr(torch, dtype))
     network.config.use_cache = False
     adapted = add_adapter(network, plan.form)
     adapted.to(arguments.device)
