@@ -1,7 +1,10 @@
-"""Networks whose weights stay in their file: mapped, not read, so that they take no memory of their own."""
+"""Networks whose weights stay in files: mapped, not read, so that they take no memory of their own."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from picual.models.hf import HfModel
@@ -10,26 +13,31 @@ from picual.models.safetensors_file import TensorInfo
 if TYPE_CHECKING:
     import torch
 
-DTYPES = {"F32": "float32", "F16": "float16"}  # of numpy too
-STORED_AS = {"float32": "F32", "float16": "F16"}
+# Type of a tensor in its file -> its name in torch and the numpy type of the same width.
+TYPES = {"F32": ("float32", "float32"), "F16": ("float16", "float16"), "BF16": ("bfloat16", "int16")}
 
 
-def load_mapped(model: HfModel, dtype: str) -> Any | None:
-    """Return the network of a checkpoint with its weights mapped from their files.
+def load_mapped(model: HfModel, dtype: str, scratch: Path) -> Any | None:
+    """Return the network of a checkpoint with its weights mapped from files.
 
-    A weight that is changed gets pages of its own and the file stays as it is.
+    A weight that is changed gets pages of its own, and the file stays as it is.
+
+    Args:
+        model: The checkpoint.
+        dtype: Of the weights, as torch calls it. Those stored as another one are first written as it.
+        scratch: Folder for what is written.
 
     Returns:
-        None where that cannot be: weights are stored as another type than ``dtype``, under other names than the
-        network's, or packed; or the network brings code of its own.
+        None where that cannot be: weights have other names than the network's or are packed, or the network brings
+        code of its own.
     """
     import transformers
     from accelerate import init_empty_weights
 
-    stored, config = model.tensors(), model.config()
-    if model.trust_remote_code or config.get("quantization_config") or dtype not in STORED_AS:
+    stored = model.tensors()
+    if model.trust_remote_code or model.config().get("quantization_config"):
         return None
-    if any(not _can_be_mapped(info, STORED_AS[dtype]) for info in stored.values()):
+    if any(info.dtype not in TYPES or not info.nbytes for info in stored.values()):
         return None
     try:
         settings = transformers.AutoConfig.from_pretrained(model.path, local_files_only=True)
@@ -38,28 +46,51 @@ def load_mapped(model: HfModel, dtype: str) -> Any | None:
     except (ValueError, KeyError, OSError):
         return None
     tied = set(getattr(network, "_tied_weights_keys", None) or ()) if settings.tie_word_embeddings else set()
-    wanted = {name: tuple(weight.shape) for name, weight in network.state_dict().items()}
-    if {name: info.shape for name, info in stored.items() if name not in tied} != {
-        name: shape for name, shape in wanted.items() if name not in tied
-    }:
+    wanted = {name: tuple(weight.shape) for name, weight in network.state_dict().items() if name not in tied}
+    if {name: info.shape for name, info in stored.items() if name not in tied} != wanted:
         return None
-    state = {name: _mapped(info) for name, info in stored.items() if name not in tied}
-    network.load_state_dict(state, strict=False, assign=True)
+    chosen = {name: stored[name] for name in wanted}
+    network.load_state_dict(_state(chosen, dtype, scratch / f"weights.{dtype}"), strict=False, assign=True)
     network.tie_weights()
     return network.eval()
 
 
-def _can_be_mapped(info: TensorInfo, stored_as: str) -> bool:
+def _state(chosen: Mapping[str, TensorInfo], dtype: str, file: Path) -> dict[str, torch.Tensor]:
+    """Map each tensor from where it is stored, or from ``file``, where those of another type are written."""
+    (stored_as,) = [name for name, (known, _) in TYPES.items() if known == dtype]
     width = 4 if stored_as == "F32" else 2
-    return info.dtype == stored_as and info.offset % width == 0 and info.nbytes > 0
+    ready = {name for name, info in chosen.items() if info.dtype == stored_as and info.offset % width == 0}
+    written: dict[str, int] = {}
+    if len(ready) < len(chosen):
+        with file.open("wb") as out:
+            for name in sorted(set(chosen) - ready):
+                written[name] = out.tell()
+                _bits(_mapped(chosen[name]).to(_torch_type(dtype))).tofile(out)
+    places = dict(chosen)
+    for name, offset in written.items():
+        shape = chosen[name].shape
+        places[name] = TensorInfo(name, stored_as, shape, file, offset, width * math.prod(shape))
+    return {name: _mapped(info) for name, info in places.items()}
 
 
 def _mapped(info: TensorInfo) -> torch.Tensor:
+    """Return a tensor over its file's pages; written to, a page becomes this process's own."""
     import numpy as np
     import torch
 
-    # "c": written to, a page becomes this process's own
-    return torch.from_numpy(np.memmap(info.file, DTYPES[info.dtype], "c", info.offset, info.shape))
+    name, plain = TYPES[info.dtype]
+    array = np.memmap(info.file, plain, "c", info.offset, info.shape)
+    if info.offset % array.itemsize:
+        array = array.copy()  # torch takes no address between two numbers
+    found = torch.from_numpy(array)
+    return found.view(torch.bfloat16) if name == "bfloat16" else found
+
+
+def _bits(tensor: torch.Tensor) -> Any:
+    """Return a tensor's numbers as numpy writes them."""
+    import torch
+
+    return (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).contiguous().numpy()
 
 
 def _torch_type(dtype: str) -> Any:

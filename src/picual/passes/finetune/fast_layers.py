@@ -83,7 +83,7 @@ def _is_norm(module: Any) -> bool:
 def _computable(weight: Any) -> bool:
     import torch
 
-    return weight.dtype in (torch.float32, torch.bfloat16) and weight.device.type == "cpu"
+    return bool(weight.dtype in (torch.float32, torch.bfloat16) and weight.device.type == "cpu")
 
 
 def _epsilon(module: Any) -> float | None:

@@ -86,7 +86,7 @@ def _work(plan: Training, arguments: Any, seed: int, context: PassContext) -> Wo
     dtype, note = weights_dtype(plan.dtype, hardware.machine(), gpu=not arguments.use_cpu)
     if note:
         context.noted(note)
-    network = load_mapped(plan.model, dtype) or load_checkpoint(plan.model, getattr(torch, dtype))
+    network = load_mapped(plan.model, dtype, context.scratch) or load_checkpoint(plan.model, getattr(torch, dtype))
     network.config.use_cache = False
     adapted = add_adapter(network, plan.form)
     adapted.to(arguments.device)
