@@ -102,7 +102,7 @@ def _same(module: Any, torch: Any) -> bool:
         except (RuntimeError, TypeError):
             return False
         ours = _norm(module, x)
-    return own.shape == ours.shape and torch.allclose(own, ours, rtol=TOLERANCE, atol=TOLERANCE)
+    return bool(own.shape == ours.shape and torch.allclose(own, ours, rtol=TOLERANCE, atol=TOLERANCE))
 
 
 def _norm(self: Any, x: Any) -> Any:

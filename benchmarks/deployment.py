@@ -1,0 +1,176 @@
+"""Does what was trained survive to int4: accuracy and divergence on a tone task, over several seeds, in pairs.
+
+    python benchmarks/deployment.py MODEL ROWS.jsonl [--seeds 4] [--epochs 2] [--quantize '{"effort": "balanced"}']
+
+ROWS hold ``phrase`` and ``tone``; a third of them, another for each seed, is kept from training. Three ways:
+
+* LoRA, merged, quantized: against the live float32 adapter.
+* QLoRA (nf4), merged onto the base as it was trained and onto the original one, quantized: against the live adapter.
+* LoRA on integers (quantized first): deployed as integers and adapter, and merged and quantized again.
+
+Accuracy: the share of rows whose tone's first token is the likeliest of the four. Divergence: the mean KL of the
+deployed model from the live one, over every position of these rows, in nats. Every deployed model is run by ONNX
+Runtime. Differences are taken row by row; the interval is Student's t, 95 %, over the seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats  # type: ignore[import-untyped]  # it ships no types
+from watched import watched
+
+from picual.data.base import fill
+from picual.hardware import machine
+from picual.models import HfAdapter, HfModel, Model, QuantizedHfModel
+from picual.models.detect import open_folder
+from picual.models.session import open_session
+from picual.numerics.divergence import Divergence
+
+PROMPT, RESPONSE = "Phrase: {phrase}\nTone (joy, sadness, fear or surprise):", " {tone}<|im_end|>"
+TONES = ("joy", "sadness", "fear", "surprise")
+FORM = {"rank": 16, "alpha": 32}
+TRAINING = {
+    "per_device_train_batch_size": 8, "learning_rate": 8e-4, "lr_scheduler_type": "cosine", "warmup_ratio": 0.1,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one seed in files."""
+
+    train: Path
+    test: list[dict[str, Any]]
+
+
+@dataclass
+class Seen:
+    """One model on the test rows."""
+
+    accuracy: float
+    logits: list[Any]
+
+
+def main() -> None:
+    """Go through the seeds and print what each way loses."""
+    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked.add_argument("model", type=Path)
+    asked.add_argument("rows", type=Path)
+    asked.add_argument("--seeds", type=int, default=4)
+    asked.add_argument("--epochs", type=int, default=2)
+    asked.add_argument("--quantize", type=json.loads, default={"effort": "balanced"})
+    given = asked.parse_args()
+    found: dict[str, list[tuple[float, float]]] = {}
+    for seed in range(given.seeds):
+        with tempfile.TemporaryDirectory() as folder:
+            for name, values in one_seed(given, seed, Path(folder)).items():
+                found.setdefault(name, []).append(values)
+                print(f"seed {seed}: {name}: {values[0]:+.2f} points, KL {values[1]:.2e}", flush=True)
+    for name, values in found.items():
+        points, divergences = zip(*values, strict=True)
+        print(f"{name}: {interval(points)} points, KL {statistics.mean(divergences):.2e}")
+
+
+def one_seed(given: Any, seed: int, place: Path) -> dict[str, tuple[float, float]]:
+    """Return for each way the points of accuracy it gains on the live model and its divergence from it."""
+    rows = split(given.rows, seed, place)
+    run = Runs(given, seed, rows, place)
+    quantize: dict[str, Any] = {"quantize": given.quantize}
+    lora = {"lora": run.training()}
+    qlora = {"qlora": run.training()}
+    merge, original, export = {"merge-adapter": {}}, {"merge-adapter": {"base": "original"}}, {"build-genai": {}}
+    base = HfModel(given.model)
+    live = run.seen(HfAdapter(run.of(lora), base))
+    found = {"LoRA, merged, int4": run.against(live, lora | merge | quantize | export)}
+    live = run.seen(HfAdapter(run.of(qlora), base))
+    found["QLoRA, merged as trained, int4"] = run.against(live, qlora | merge | quantize | export)
+    found["QLoRA, merged on the original, int4"] = run.against(live, qlora | original | quantize | export)
+    integers = QuantizedHfModel(run.of(quantize))
+    live = run.seen(HfAdapter(run.of(quantize | lora), integers))
+    exact = {"build-genai": {"accuracy_level": 0}}
+    found["LoRA on integers, deployed, level 0"] = run.against(live, quantize | lora | exact)
+    found["LoRA on integers, deployed, level 4"] = run.against(live, quantize | lora | export)
+    again = {"again": {"pass": "quantize", **given.quantize}}
+    found["LoRA on integers, merged, quantized again"] = run.against(
+        live, quantize | lora | merge | again | export
+    )
+    return found
+
+
+class Runs:
+    """Recipes of one seed, over one store."""
+
+    def __init__(self, given: Any, seed: int, rows: Rows, place: Path) -> None:
+        self._given, self._seed, self._rows, self._place = given, seed, rows, place
+
+    def training(self) -> dict[str, Any]:
+        """Return the fields of a training pass."""
+        return {"data": "rows", **FORM, "training": {**TRAINING, "num_train_epochs": self._given.epochs}}
+
+    def of(self, passes: dict[str, Any]) -> Path:
+        """Run a recipe and return the folder of its model."""
+        out = self._place / f"out-{len(list(self._place.glob('out-*')))}"
+        data = {"rows": {"files": [str(self._rows.train)], "prompt": PROMPT, "response": RESPONSE}}
+        recipe = {
+            "version": 1, "model": str(self._given.model.resolve()), "data": data, "passes": passes,
+            "seed": self._seed,
+        }  # fmt: skip
+        file = self._place / "recipe.json"
+        file.write_text(json.dumps(recipe))
+        command = [sys.executable, "-m", "picual.cli.main", "run", str(file), "-o", str(out)]
+        watched([*command, "--store", str(self._place / "store")])
+        return out / "model"
+
+    def against(self, live: Seen, passes: dict[str, Any]) -> tuple[float, float]:
+        """Return points of accuracy over the live model, and the divergence from it."""
+        found = self.seen(open_folder(self.of(passes)))
+        compared = Divergence()
+        for expected, logits in zip(live.logits, found.logits, strict=True):
+            compared.add(expected, logits)
+        return 100 * (found.accuracy - live.accuracy), compared.mean_kl
+
+    def seen(self, model: Model) -> Seen:
+        """Return a model's accuracy and its logits on every test row."""
+        session = open_session(model, threads=machine().cores)
+        classes = [session.encode(f" {tone}")[0] for tone in TONES]
+        right, kept = 0, []
+        for row in self._rows.test:
+            ids = session.encode(fill(PROMPT, row))
+            logits = np.asarray(session.logits(np.asarray(ids + session.encode(fill(RESPONSE, row)))), np.float32)
+            right += TONES[int(np.argmax(logits[len(ids) - 1, classes]))] == row["tone"]
+            kept.append(logits)
+        session.close()
+        return Seen(right / len(self._rows.test), kept)
+
+
+def split(file: Path, seed: int, place: Path) -> Rows:
+    """Keep a third of the rows from training, by the seed."""
+    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    rows = [row for row in rows if row["tone"] in TONES]
+    random.Random(seed).shuffle(rows)
+    third = len(rows) // 3
+    train = place / "train.jsonl"
+    train.write_text("".join(json.dumps(row) + "\n" for row in rows[third:]), encoding="utf-8")
+    return Rows(train, rows[:third])
+
+
+def interval(values: tuple[float, ...]) -> str:
+    """Return mean and 95 % interval."""
+    mean = statistics.mean(values)
+    if len(values) < 2:
+        return f"{mean:+.2f}"
+    half = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    return f"{mean:+.2f} ({mean - half:+.2f} to {mean + half:+.2f})"
+
+
+if __name__ == "__main__":
+    main()
