@@ -5,7 +5,7 @@
 ROWS hold ``phrase`` and ``tone``; a third of them, another for each seed, is kept from training. Three ways:
 
 * LoRA, merged, quantized: against the live float32 adapter.
-* QLoRA (nf4), merged onto the base as it was trained and onto the original one, quantized: against the live adapter.
+* QLoRA (nf4), merged onto the base as it was trained and onto the original one, quantized: against its live one.
 * LoRA on integers (quantized first): deployed as integers and adapter, and merged and quantized again.
 
 Accuracy: the share of rows whose tone's first token is the likeliest of the four. Divergence: the mean KL of the
