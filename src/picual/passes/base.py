@@ -61,6 +61,8 @@ class AdapterTrained(Promise):
 class AdapterMerged(Promise):
     """Every adapted weight moved by the adapter's own delta, recomputed in fp64; every other is unchanged."""
 
+    weights: tuple[float, ...] = ()  # how often the update of each adapter counts; none: once
+
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkRotated(Promise):
