@@ -65,6 +65,11 @@ class AdapterMerged(Promise):
 
 
 @dataclass(frozen=True, kw_only=True)
+class NetworkTrained(Promise):
+    """The same tensors, of the same shapes and types, finite and some of them moved; what was tied still is."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class NetworkRotated(Promise):
     """The network's logits are the given one's; what was to turn has turned, every other tensor is unchanged."""
 

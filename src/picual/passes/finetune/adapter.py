@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from picual import _atomic
 from picual.models import HfModel
+from picual.models.hf import weight_files
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -65,12 +66,27 @@ def _config(form: AdapterForm) -> Any:
     )  # fmt: skip
 
 
+def with_every_weight(network: Any) -> Any:
+    """Return the network with every weight to be trained."""
+    from transformers import GenerationConfig
+
+    network.generation_config = GenerationConfig()  # an odd one would keep checkpoints from being saved
+    for weight in network.parameters():
+        weight.requires_grad_(True)
+    return network
+
+
 def load_weights(adapted: Any, folder: Path) -> None:
-    """Put the adapter weights of a checkpoint into the network."""
+    """Put the weights of a checkpoint into the network: its adapter's, or all where it has none."""
     from peft import set_peft_model_state_dict
     from safetensors.torch import load_file
 
-    set_peft_model_state_dict(adapted, load_file(folder / WEIGHTS))
+    if (folder / WEIGHTS).is_file():
+        set_peft_model_state_dict(adapted, load_file(folder / WEIGHTS))
+        return
+    for file in weight_files(folder):
+        adapted.load_state_dict(load_file(file), strict=False)
+    adapted.tie_weights()
 
 
 def save_adapter(adapted: Any, model: HfModel, folder: Path) -> None:

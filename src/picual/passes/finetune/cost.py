@@ -1,4 +1,4 @@
-"""What a LoRA training takes: memory, disk and time, from sizes alone.
+"""What a training takes: memory, disk and time, from sizes alone.
 
 The constants are fits to peaks of anonymous memory, measured on a network of 135 million weights, batches of
 256 to 1024 tokens, float32 and bfloat16, all layers adapted and two.
@@ -33,6 +33,7 @@ COMPANIONS = 4_000_000  # bytes of tokenizer files
 # multiplied with as a weight is, and has a gradient; DoRA multiplies once more with the inputs left after dropout.
 CORE, CORE_BF16, GPU = 45e9, 70e9, 3e13
 PLAIN = 4
+EVERY_WEIGHT = 6  # twice more, for its gradient
 OPERATIONS = {"dora": 8, "loha": 10, "lokr": 10}
 UPDATES = {"dora": 4, "loha": 5, "lokr": 4}  # copies of a layer's update at once: float32, not one of them kept
 STARTING = 12.0  # seconds: imports, loading, reading the data
@@ -57,9 +58,8 @@ def forecast(
     layers = _adapted(profile, form.modules)
     trained = profile.layers * sum(_trained(form, inputs, outputs) for inputs, outputs in layers)
     trained += profile.embedding * sum(name.endswith(("lm_head", "embed_tokens")) for name in form.modules_to_save)
-    longest = getattr(rows, "longest", 0) or UNKNOWN_LENGTH
     batch = int(arguments.get("per_device_train_batch_size", 8))
-    at_once = longest * min(batch, max(rows, 1) if rows else batch)
+    at_once = _at_once(rows, arguments)
     activations = at_once * _kept_a_token(profile, form, layers, width, arguments)
     logits = min(HEAD_PIECE, at_once) * profile.vocabulary * 4 * HEAD_COPIES
     memory = LIBRARIES + width * profile.parameters + STATES * trained + activations + logits
@@ -73,6 +73,29 @@ def forecast(
         seconds=STARTING
         + seen * OPERATIONS.get(form.method, PLAIN) * (profile.linear + profile.embedding) / speed,
     )
+
+
+def forecast_full(profile: Profile, machine: Machine, rows: int, *, arguments: Mapping[str, Any]) -> Forecast:
+    """Return the forecast of a training of every weight, in float32; arguments as of ``forecast``."""
+    none = AdapterForm(rank=0, alpha=1.0, dropout=0.0, modules=(), modules_to_save=(), method="lora")
+    frozen = forecast(profile, machine, rows, form=none, arguments=arguments, dtype="float32")
+    weights = profile.parameters
+    inputs = 4 * profile.layers * sum(size for size, _ in _adapted(profile, ()))  # kept for a weight's gradient
+    gpu = has_gpu() and not arguments.get("use_cpu")
+    speed = GPU if gpu else machine.cores * CORE
+    seen = (frozen.seconds - STARTING) * speed / PLAIN / (profile.linear + profile.embedding)  # tokens
+    return Forecast(
+        memory=frozen.memory + (STATES - 4) * weights + _at_once(rows, arguments) * inputs,
+        disk=profile.bytes + CHECKPOINTS_KEPT * STORED * weights + COMPANIONS,
+        seconds=STARTING + seen * EVERY_WEIGHT * (profile.linear + profile.embedding) / speed,
+    )
+
+
+def _at_once(rows: int, arguments: Mapping[str, Any]) -> int:
+    """Return the tokens of the largest batch."""
+    longest = int(getattr(rows, "longest", 0)) or UNKNOWN_LENGTH
+    batch = int(arguments.get("per_device_train_batch_size", 8))
+    return longest * min(batch, max(rows, 1) if rows else batch)
 
 
 def _rows_seen(arguments: Mapping[str, Any], rows: int, batch: int) -> float:

@@ -20,13 +20,13 @@ class Loss:
     is asked once, on a few tokens, and then keeps its own loss.
 
     Args:
-        model: The network with its adapter, from ``peft``.
+        model: The network with its adapter, from ``peft``; or the network alone.
         smoothing: Share of the target spread over the vocabulary.
         compiled: The network runs compiled, which only its own way of being called does.
     """
 
     def __init__(self, model: Any, *, smoothing: float = 0.0, compiled: bool = False) -> None:
-        causal = model.get_base_model()
+        causal = model.get_base_model() if hasattr(model, "get_base_model") else model
         self._model = model
         self._decoder = causal.base_model
         self._head = causal.get_output_embeddings()
