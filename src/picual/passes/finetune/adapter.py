@@ -12,6 +12,7 @@ from typing import Any, Literal
 from picual import _atomic
 from picual.models import HfModel
 from picual.models.hf import weight_files
+from picual.passes.finetune.disk import disk_errors
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -90,7 +91,17 @@ def load_weights(adapted: Any, folder: Path) -> None:
 
 
 def save_adapter(adapted: Any, model: HfModel, folder: Path) -> None:
-    """Write the adapter, its config and the model's tokenizer files into ``folder``."""
+    """Write the adapter, its config and the model's tokenizer files into ``folder``: all of them, or nothing."""
+    try:
+        with disk_errors(folder):
+            _save(adapted, model, folder)
+    except BaseException:
+        for file in folder.iterdir():
+            _atomic.remove(file)
+        raise
+
+
+def _save(adapted: Any, model: HfModel, folder: Path) -> None:
     adapted.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # a model card with the base's path
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))

@@ -65,7 +65,7 @@ class Order:
 def collate(
     sequences: Sequence[TokenSequence], *, pad_id: int, pad_to: int | None, attention_mask: bool
 ) -> dict[str, Any]:
-    """Return a batch: ``input_ids`` and ``labels`` (B, T), how many ``tokens`` are no padding, and its ``rows`` (B,).
+    """Return a batch: ``input_ids`` and ``labels`` (B, T), its ``rows`` (B,), how many ``tokens`` are no padding.
 
     Args:
         sequences: B of them.

@@ -29,7 +29,7 @@ from picual.passes import rewriting
 from picual.passes.base import Forecast, NetworkTrained, Pass, PassContext, Promise, PromptContractKept
 from picual.passes.finetune import training, training_arguments
 from picual.passes.finetune.cost import forecast_full
-from picual.passes.finetune.examples import examples
+from picual.passes.finetune.examples import context_of, examples
 from picual.passes.rewriting import Part, Pieces, Shard
 from picual.space import Settings, param
 
@@ -80,10 +80,10 @@ class FullFinetune(Pass[HfModel, HfModel]):
                 raise UnknownName(f"unknown data set `{name}`", hint=nearest(name, list(context.data)))
         with quiet():
             tokenizer = load_tokenizer(model)
-            data = examples(str(self.data), self.eval_data, tokenizer, context)
+            data = examples(str(self.data), self.eval_data, tokenizer, context, context_of(model))
             plan = training.Training(
                 model=model, form=None, examples=data, tokenizer=tokenizer, arguments=asked.values,
-                data=context.data[str(self.data)], dtype="float32",
+                data=data.config, dtype="float32",
             )  # fmt: skip
             checkpoint, metrics = training.train_in_full(plan, context)
         context.metrics.update(metrics, train_rows=data.train_rows, eval_rows=data.eval_rows)

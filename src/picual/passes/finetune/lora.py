@@ -25,7 +25,7 @@ from picual.passes.base import AdapterTrained, Forecast, Pass, PassContext, Prom
 from picual.passes.finetune import training, training_arguments
 from picual.passes.finetune.adapter import OUTPUTS_DROPPED, AdapterForm, save_adapter
 from picual.passes.finetune.cost import forecast
-from picual.passes.finetune.examples import examples
+from picual.passes.finetune.examples import context_of, examples
 from picual.passes.finetune.targets import ALL, check_layers, check_saved, targets_of
 from picual.space import Choice, FloatRange, Settings, param
 
@@ -113,11 +113,12 @@ class Lora(Pass[HfModel, HfAdapter]):
         with quiet():
             tokenizer = load_tokenizer(model)
             data = examples(
-                self._named(self.data, context), self._named(self.eval_data, context), tokenizer, context
-            )
+                self._named(self.data, context), self._named(self.eval_data, context), tokenizer, context,
+                context_of(model),
+            )  # fmt: skip
             plan = training.Training(
                 model=model, form=form, examples=data, tokenizer=tokenizer, arguments=asked.values,
-                data=context.data[str(self.data)], dtype=self.dtype,
+                data=data.config, dtype=self.dtype,
             )  # fmt: skip
             adapted, metrics = training.train(plan, context)
             save_adapter(adapted, model, context.folder)

@@ -17,6 +17,7 @@ from picual.passes.base import PassContext
 from picual.passes.finetune import checkpoints
 from picual.passes.finetune.adapter import AdapterForm, add_adapter, load_weights, with_every_weight
 from picual.passes.finetune.batches import Order, collate
+from picual.passes.finetune.disk import disk_errors
 from picual.passes.finetune.early_stopping import EarlyStopping, taken
 from picual.passes.finetune.examples import Examples
 from picual.passes.finetune.loss import Loss
@@ -64,7 +65,8 @@ def _trained(plan: Training, context: PassContext) -> tuple[Work, dict[str, Any]
         work = _work(plan, arguments, seed, context)
         work.stopping = stopping
         trainer = make_trainer(work)
-        _run(trainer, work, context)
+        with disk_errors(context.scratch):
+            _run(trainer, work, context)
         return work, _metrics(trainer, work)
 
 
@@ -161,8 +163,8 @@ def _metrics(trainer: Any, work: Work) -> dict[str, Any]:
     }
     if state.global_step < state.max_steps and work.stopping is not None:
         work.context.noted(
-            f"stopped early, after step {state.global_step} of {state.max_steps}: {work.stopping.patience} evaluations "
-            "in a row were no better"
+            f"stopped early, after step {state.global_step} of {state.max_steps}: "
+            f"{work.stopping.patience} evaluations in a row were no better"
         )
     if not work.evaluation:
         return metrics
