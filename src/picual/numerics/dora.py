@@ -9,7 +9,11 @@ Source: Liu et al., "DoRA", arXiv 2402.09353. The paper speaks of columns, becau
 
 from __future__ import annotations
 
-import torch
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch  # only its tensors' methods are used: a check that reads headers alone need not load it
 
 
 def decomposed(
@@ -28,5 +32,5 @@ def decomposed(
     """
     moved = weight + update
     lengths = moved.double().norm(dim=0 if transposed else 1)  # (out,)
-    factors = magnitude.double() / lengths.clamp_min(torch.finfo(torch.float64).tiny)
+    factors = magnitude.double() / lengths.clamp_min(sys.float_info.min)
     return moved.mul_((factors if transposed else factors[:, None]).to(moved.dtype))
