@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from picual.data.base import DataConfig
@@ -21,10 +21,17 @@ from picual.errors import BadValue
 
 @dataclass(frozen=True)
 class Sequence:
-    """What the model reads at once, and what of it is learnt: -100 where the loss does not look."""
+    """What the model reads at once, and what of it is learnt: -100 where the loss does not look.
+
+    Attributes:
+        input_ids: Token ids.
+        labels: Of the same length.
+        row: Place of the row that it was made of; None where rows were joined.
+    """
 
     input_ids: list[int]
     labels: list[int]
+    row: int | None = field(default=None, compare=False)
 
     @property
     def learnt(self) -> int:
@@ -100,13 +107,13 @@ def _kept(made: list[Sequence], config: DataConfig, truncation: Truncation) -> T
 
 def _one_by_one(found: list[Document], config: DataConfig) -> list[Sequence]:
     if config.strategy == "line-by-line":
-        return [_stretch(one, 0, config.max_length) for one in found]
+        return [replace(_stretch(one, 0, config.max_length), row=row) for row, one in enumerate(found)]
     dice = random.Random(config.seed)
     order = dice.sample(range(len(found)), len(found))
     made = []
     for index in order:
         room = max(len(found[index].input_ids) - config.max_length, 0)
-        made.append(_stretch(found[index], dice.randint(0, room), config.max_length))
+        made.append(replace(_stretch(found[index], dice.randint(0, room), config.max_length), row=index))
     return made
 
 

@@ -61,6 +61,13 @@ class AdapterTrained(Promise):
 class AdapterMerged(Promise):
     """Every adapted weight moved by the adapter's own delta, recomputed in fp64; every other is unchanged."""
 
+    weights: tuple[float, ...] = ()  # how often the update of each adapter counts; none: once
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkTrained(Promise):
+    """The same tensors, of the same shapes and types, finite and some of them moved; what was tied still is."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkRotated(Promise):

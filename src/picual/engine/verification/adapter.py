@@ -1,4 +1,4 @@
-"""Is the adapter whole: a finite A and a B that moved, of the asked rank, for every targeted module."""
+"""Is the adapter whole: for every targeted module an update that is finite, moved, and of the asked rank."""
 
 from __future__ import annotations
 
@@ -6,29 +6,32 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from picual.engine.verification import deltas
+from picual.engine.verification import tensors as stored
 from picual.engine.verification.checks import Bench, Check, some
-from picual.engine.verification.tensors import weight_of
+from picual.engine.verification.updates import Found, updates_of
 from picual.models import HfAdapter, Model
 from picual.models.safetensors_file import TensorInfo
 from picual.passes.base import AdapterTrained
 
-PREFIX = "base_model.model."
+LETTERS = {"lora_A.weight": "A", "lora_B.weight": "B", "lora_embedding_A": "A", "lora_embedding_B": "B"}
 
 
 def check(promise: AdapterTrained, given: Model, made: Model, bench: Bench) -> Iterator[Check]:
     """Compare the adapter with the modules it was asked to adapt and with its own config."""
     assert isinstance(made, HfAdapter)
-    config, tensors = made.adapter_config(), made.tensors()
+    config = made.adapter_config()
     targets = targeted(promise.modules, made.root().tensors(), config)
     yield from _every_target_is_in_the_base(promise.modules, targets)
-    pairs = {module: _pair(module, tensors) for module in targets}
-    whole = {module: pair for module, pair in pairs.items() if pair is not None}
-    lacking = sorted(set(pairs) - set(whole))
-    share = len(whole) / max(len(pairs), 1)
-    detail = f"no A and B for {some(lacking)}" if lacking else f"{len(whole)} modules"
+    updates = {module: update for module, update in updates_of(made).items() if module in set(targets)}
+    parts = {module: updates[module].missing() if module in updates else ["*"] for module in targets}
+    whole = {module: updates[module] for module, missing in parts.items() if not missing}
+    lacking = sorted(set(targets) - set(whole))
+    share = len(whole) / max(len(targets), 1)
+    detail = f"no whole update for {some(lacking)}" if lacking else f"{len(whole)} modules"
     yield Check("adapter-complete", not lacking, share, 1.0, detail)
-    yield _shapes(made, config, whole)
-    yield from _values(tensors, whole, bench)
+    yield _shapes(made, whole)
+    yield from _values(made, whole)
 
 
 def targeted(modules: tuple[str, ...], base: Mapping[str, TensorInfo], config: Mapping[str, Any]) -> list[str]:
@@ -51,51 +54,31 @@ def _every_target_is_in_the_base(modules: tuple[str, ...], targets: list[str]) -
         yield Check("adapter-targets", passed=False, detail=f"the base has no module {some(absent or ['*'])}")
 
 
-def _pair(module: str, tensors: Mapping[str, TensorInfo]) -> tuple[TensorInfo, TensorInfo] | None:
-    for a, b in (("lora_A.weight", "lora_B.weight"), ("lora_embedding_A", "lora_embedding_B")):
-        names = f"{PREFIX}{module}.{a}", f"{PREFIX}{module}.{b}"
-        if all(name in tensors for name in names):
-            return tensors[names[0]], tensors[names[1]]
-    return None
-
-
-def _shapes(
-    made: HfAdapter, config: Mapping[str, Any], pairs: Mapping[str, tuple[TensorInfo, TensorInfo]]
-) -> Check:
+def _shapes(made: HfAdapter, updates: Mapping[str, Found]) -> Check:
     base = made.root().tensors()
     wrong = []
-    for module, (a, b) in pairs.items():
-        rank = rank_of(module, config)
-        out, into = base[f"{module}.weight"].shape
-        if config.get("fan_in_fan_out") or "embedding" in a.name:
-            out, into = into, out
-        if a.shape != (rank, into) or b.shape != (out, rank):
-            wrong.append(f"{module}: A {a.shape}, B {b.shape}, rank {rank} for a weight of ({out}, {into})")
+    for module, update in updates.items():
+        of = base[f"{module}.weight"].shape
+        if not update.fits(of):
+            parts = ", ".join(f"{LETTERS.get(name, name)} {part.shape}" for name, part in update.parts.items())
+            wrong.append(f"{module}: {parts}, rank {update.rank} for a weight of {of}")
     return Check("adapter-shapes", not wrong, len(wrong), 0, "; ".join(wrong[:3]))
 
 
-def rank_of(module: str, config: Mapping[str, Any]) -> int:
-    """Return the rank the config gives a module: the first pattern that ends its name, or ``r``."""
-    for pattern, rank in (config.get("rank_pattern") or {}).items():
-        if re.search(rf"(^|\.)({pattern})$", module):
-            return int(rank)
-    return int(config.get("r", 0))
-
-
-def _values(
-    tensors: Mapping[str, TensorInfo], pairs: Mapping[str, tuple[TensorInfo, TensorInfo]], bench: Bench
-) -> Iterator[Check]:
+def _values(made: HfAdapter, updates: Mapping[str, Found]) -> Iterator[Check]:
+    base = made.root().tensors()
     not_finite, still = [], []
     smallest = float("inf")
-    for module, (a, b) in pairs.items():
-        factors = [weight_of(tensors, factor.name).double() for factor in (a, b)]
-        if not all(bool(factor.isfinite().all()) for factor in factors):
+    for module, update in updates.items():
+        if not all(bool(stored.read(part.file, part.name).isfinite().all()) for part in update.parts.values()):
             not_finite.append(module)
             continue
-        moved = float(factors[1].abs().max())
+        if not update.fits(base[f"{module}.weight"].shape):
+            continue  # said already
+        moved = deltas.largest(update.open(), base[f"{module}.weight"].shape)
         smallest = min(smallest, moved)
         if moved == 0.0:
             still.append(module)
     yield Check("adapter-finite", not not_finite, len(not_finite), 0, some(not_finite))
-    detail = f"B is all zero in {some(still)}: training changed nothing there" if still else ""
+    detail = f"the update is all zero in {some(still)}: training changed nothing there" if still else ""
     yield Check("adapter-moved", not still, smallest, 0, detail)

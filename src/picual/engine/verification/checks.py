@@ -15,6 +15,7 @@ from picual.passes.base import Promise
 CHECKERS: dict[str, str] = {
     "AdapterTrained": "picual.engine.verification.adapter:check",
     "AdapterMerged": "picual.engine.verification.merge:check",
+    "NetworkTrained": "picual.engine.verification.trained:check",
     "NetworkRotated": "picual.engine.verification.rotated:check",
     "WeightsQuantized": "picual.engine.verification.quantized:check",
     "WeightsScaled": "picual.engine.verification.scaled:check",

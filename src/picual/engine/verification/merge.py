@@ -1,6 +1,6 @@
 """Is the merged model its base plus the adapters, nothing less, nothing more, nothing else.
 
-For every weight W of the base and every adapter (A, B, scale) on it, in float64:
+For every weight W of the base and every adapter on it, in float64 and by the formula of its method (``deltas``):
 
     W + sum of scale * B A   against   W' as stored
 
@@ -13,11 +13,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from picual.engine.verification import deltas
 from picual.engine.verification import tensors as stored
 from picual.engine.verification.checks import Bench, Check, some
+from picual.engine.verification.updates import TENSOR, Found, updates_of
 from picual.models import HfAdapter, HfModel, Model
 from picual.models.safetensors_file import TensorInfo
 from picual.passes.base import AdapterMerged
@@ -25,7 +26,6 @@ from picual.passes.base import AdapterMerged
 if TYPE_CHECKING:
     import torch
 
-EPS32 = 2.0**-23
 HEAD = "lm_head.weight"
 EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "embed_in.weight")
 FLOATS = {"F64", "F32", "F16", "BF16"}
@@ -33,19 +33,10 @@ FLOATS = {"F64", "F32", "F16", "BF16"}
 
 @dataclass
 class _Recipe:
-    """What the adapters do to one weight: start from ``source``, add each pair."""
+    """What the adapters do to one weight: start from ``source``, apply each update."""
 
     source: TensorInfo
-    pairs: list[_Pair] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _Pair:
-    file: Path
-    a: str
-    b: str
-    scale: float
-    transposed: bool
+    updates: list[Found] = field(default_factory=list)
 
 
 def check(promise: AdapterMerged, given: Model, made: Model, bench: Bench) -> Iterator[Check]:
@@ -57,7 +48,7 @@ def check(promise: AdapterMerged, given: Model, made: Model, bench: Bench) -> It
     torch.set_num_threads(bench.threads)
     before, after = _live(given.root()), _live(made)
     yield _same_names(given.root(), made, before, after)
-    recipes, unknown = _recipes(given, before)
+    recipes, unknown = _recipes(given, before, promise.weights)
     if unknown:
         yield Check("merge-adapter-known", passed=False, detail=f"no weight of the base for {some(unknown)}")
     adapted, wrong, others = _Tally(), [], []
@@ -67,7 +58,7 @@ def check(promise: AdapterMerged, given: Model, made: Model, bench: Bench) -> It
         recipe, result = recipes[name], after[name]
         if recipe.source.shape != result.shape:
             wrong.append(f"{name} {recipe.source.shape} -> {result.shape}")
-        elif recipe.pairs:
+        elif recipe.updates:
             adapted.add(name, recipe, result)
         elif not _unchanged(recipe.source, result):
             others.append(name)
@@ -95,39 +86,27 @@ def _same_names(
     return Check("merge-tensors", not parts, len(missing) + len(extra), 0, "; ".join(parts))
 
 
-def _recipes(given: HfAdapter, before: Mapping[str, TensorInfo]) -> tuple[dict[str, _Recipe], list[str]]:
+def _recipes(
+    given: HfAdapter, before: Mapping[str, TensorInfo], weights: tuple[float, ...]
+) -> tuple[dict[str, _Recipe], list[str]]:
     """Read every adapter of the chain, first trained first."""
     recipes = {name: _Recipe(source) for name, source in before.items()}
     unknown = []
-    for adapter in given.chain():
-        config = adapter.adapter_config()
-        own = adapter.tensors()
-        # Whole replacements come first: peft adds the low-rank part on top of them.
-        for name in sorted(own, key=lambda name: ".lora_" in name):
-            low_rank = re.fullmatch(r"base_model\.model\.(.+)\.lora_(embedding_)?A(?:\.weight)?", name)
-            module = low_rank[1] if low_rank else ""
-            target = (
-                f"{module}.weight" if low_rank else re.sub(r"^base_model\.model\.|\.base_layer(?=\.)", "", name)
-            )
-            if low_rank and target in recipes:
-                recipes[target].pairs.append(_pair(config, own[name], module, bool(low_rank[2])))
-            elif not low_rank and target in recipes:
-                recipes[target] = _Recipe(own[name])
-            elif low_rank or ".lora_" not in name:
+    for adapter, weight in zip(given.chain(), weights or [1.0] * len(given.chain()), strict=True):
+        # Whole replacements come first: peft adds its update on top of them.
+        for name, tensor in adapter.tensors().items():
+            target = re.sub(r"^base_model\.model\.|\.base_layer(?=\.)", "", name)
+            if TENSOR.fullmatch(name) is None and target in recipes:
+                recipes[target] = _Recipe(tensor)
+            elif TENSOR.fullmatch(name) is None:
                 unknown.append(name)
+        for module, update in updates_of(adapter, weight).items():
+            target = f"{module.replace('.base_layer', '')}.weight"
+            if target in recipes and not update.missing():
+                recipes[target].updates.append(update)
+            else:
+                unknown.append(f"{module}.{next(iter(update.parts))}")
     return recipes, unknown
-
-
-def _pair(config: Mapping[str, Any], a: TensorInfo, module: str, embedding: bool) -> _Pair:
-    alpha = float(config.get("lora_alpha", 8))
-    for pattern, value in (config.get("alpha_pattern") or {}).items():
-        if re.search(rf"(^|\.)({pattern})$", module):
-            alpha = float(value)
-            break
-    rank = a.shape[0]
-    scale = alpha / (rank**0.5 if config.get("use_rslora") else rank)
-    b = re.sub(r"A(\.weight)?$", r"B\1", a.name)
-    return _Pair(a.file, a.name, b, scale, embedding or bool(config.get("fan_in_fan_out")))
 
 
 class _Tally:
@@ -146,25 +125,25 @@ class _Tally:
     def add(self, name: str, recipe: _Recipe, result: TensorInfo) -> None:
         """Compare one adapted weight with its exact sum."""
         self.count += 1
-        factors = [_factors(pair) for pair in recipe.pairs]
-        if any((left.shape[0], right.shape[1]) != result.shape for left, right, _ in factors):
+        if not all(update.fits(result.shape) for update in recipe.updates):
             self.wrong.append(name)  # the adapter does not fit this base at all
             return
+        updates = [update.open() for update in recipe.updates]
+        deltas.measured(updates, lambda: _rows_of(recipe.source))
         worst, moved, should_move = 0.0, False, False
         pieces = zip(
-            stored.ranges(result.shape),
-            stored.rows(recipe.source.file, recipe.source.name, stored.ranges(result.shape)),
+            _rows_of(recipe.source),
             stored.rows(result.file, result.name, stored.ranges(result.shape)),
             strict=True,
         )
-        for where, source, found in pieces:
+        for (where, source), found in pieces:
             if not bool(found.isfinite().all()):
                 self.not_finite.append(name)
                 return
             old, new = source.double(), found.double()
-            delta, loss = _delta(factors, where)
-            exact = old + delta
-            bound = _half_unit(exact, found) + EPS32 * ((len(factors) + 1) * old.abs() + loss)
+            exact, slack = deltas.applied(updates, old, where)
+            delta = exact - old
+            bound = _half_unit(exact, found) + slack
             worst = max(worst, float(((new - exact).abs() / bound).max()))
             rounded = exact.to(found.dtype).double()
             moved |= bool((new != old).any())
@@ -201,26 +180,13 @@ class _Tally:
             )
 
 
-def _factors(pair: _Pair) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Return left (rows of W, r), right (r, columns of W) in float64 with the scale in left, and r."""
-    a, b = (stored.read(pair.file, name).double() for name in (pair.a, pair.b))
-    left, right = (a.T, b.T) if pair.transposed else (b, a)
-    return left * pair.scale, right, float(a.shape[0])
-
-
-def _delta(factors: list[tuple[torch.Tensor, torch.Tensor, float]], where: slice) -> tuple[Any, Any]:
-    """Return the sum of scale * B A for some rows, and how many float32 roundings of what size it may have had.
-
-    A dot product of length r is off by at most r eps |b| |a|, however its terms cancel (Cauchy-Schwarz).
-    """
-    delta: Any = 0.0
-    loss: Any = 0.0
-    for left, right, rank in factors:
-        part = left[where]
-        delta = delta + part @ right
-        size = part.norm(dim=1, keepdim=True) * right.norm(dim=0, keepdim=True)
-        loss = loss + (rank + len(factors) + 2) * size
-    return delta, loss
+def _rows_of(source: TensorInfo) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Yield the rows of a weight of the base, a range at a time."""
+    return zip(
+        stored.ranges(source.shape),
+        stored.rows(source.file, source.name, stored.ranges(source.shape)),
+        strict=True,
+    )
 
 
 def _half_unit(exact: torch.Tensor, found: torch.Tensor) -> torch.Tensor:

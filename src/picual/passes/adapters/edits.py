@@ -12,14 +12,18 @@ from picual.errors import Refused
 from picual.models import HfAdapter
 from picual.models.safetensors_file import TensorInfo
 from picual.numerics import lora
+from picual.passes.adapters.lycoris_edits import Hadamard, Kronecker, hadamard_of, kronecker_of
+from picual.passes.adapters.reading import Reading
 
 PREFIX = "base_model.model."
-FLOATS = ("F64", "F32", "F16", "BF16")
-ADAPTER_FILE = "adapter_model.safetensors"
-
-# Options of peft's LoraConfig under which W' is more than W + scale * B A, and what they are called.
-NOT_PLAIN = {
-    "use_dora": "DoRA, which also rescales every row",
+# The parts of an update, after the module's name, and those that there is one of in every update.
+FACTOR = re.compile(
+    r"\.(?P<part>lora_(embedding_)?[AB]|lora_magnitude_vector|hada_w[12]_[ab]|lokr_w[12](_[ab])?)(\.weight)?$"
+)
+LEADING = ("lora_A", "lora_embedding_A", "hada_w1_a", "lokr_w2", "lokr_w2_a")
+METHODS = ("LORA", "LOHA", "LOKR")  # as peft's configs say it; DoRA is an option of LoRA
+# Options of peft's configs under which W' is more than W and the method's update, and what they are called.
+NOT_MERGED = {
     "lora_bias": "biases inside the adapter (`lora_bias`)",
     "use_qalora": "QA-LoRA, which pools the inputs",
     "layer_replication": "replicated layers",
@@ -61,7 +65,19 @@ class Replacement:
         return "replaced by the adapter's own"
 
 
-Edit = LowRank | Replacement
+@dataclass(frozen=True)
+class Decomposed:
+    """W = the magnitude of each row, times W + scale * B A at length 1."""
+
+    low_rank: LowRank
+    magnitude: str
+
+    def __str__(self) -> str:
+        """Say it as the journal does."""
+        return f"DoRA, {self.low_rank}"
+
+
+Edit = LowRank | Decomposed | Hadamard | Kronecker | Replacement
 
 
 @dataclass(frozen=True)
@@ -85,7 +101,10 @@ def tie_of(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> Tie 
 
 
 def edits_of(
-    adapters: Sequence[HfAdapter], tensors: Mapping[str, TensorInfo], tie: Tie | None
+    adapters: Sequence[HfAdapter],
+    tensors: Mapping[str, TensorInfo],
+    tie: Tie | None,
+    weights: Sequence[float] = (),
 ) -> dict[str, list[Edit]]:
     """Return the edits of each weight, in the order in which they apply.
 
@@ -93,6 +112,7 @@ def edits_of(
         adapters: First trained first.
         tensors: Of the base, by name.
         tie: A tied head can be edited although the base does not store it.
+        weights: How often the update of each adapter counts; none: once.
 
     Raises:
         Refused: An adapter is of a kind that is not merged here, or does not belong to this base.
@@ -101,10 +121,10 @@ def edits_of(
     if tie is not None:
         known[tie.head] = tensors[tie.embedding]
     edits: dict[str, list[Edit]] = {}
-    for adapter in adapters:
+    for number, adapter in enumerate(adapters):
         config = adapter.adapter_config()
         _refuse_other_kinds(adapter, config)
-        found = _edits(adapter, config, known)
+        found = _edits(Reading(adapter, config, adapter.tensors(), known, weights[number] if weights else 1.0))
         for name, own in found.items():
             edits.setdefault(name, []).extend(own)
         if tie is not None and config.get("ensure_weight_tying") and {tie.head, tie.embedding} & set(found):
@@ -119,102 +139,109 @@ def edits_of(
 
 def _refuse_other_kinds(adapter: HfAdapter, config: Mapping[str, Any]) -> None:
     kind = config.get("peft_type", "LORA")
-    reasons = [text for option, text in NOT_PLAIN.items() if config.get(option)]
+    reasons = [text for option, text in NOT_MERGED.items() if config.get(option)]
     start = config.get("init_lora_weights", True)
-    if kind != "LORA":
-        reasons.insert(0, f"the method {kind}, not LoRA")
+    if kind not in METHODS:
+        reasons.insert(0, f"the method {kind}")
     if isinstance(start, str) and start.lower().split("_")[0] in {"pissa", "olora", "corda", "loftq", "lora"}:
         reasons.append(f"a start that changed the base's weights (`init_lora_weights: {start}`)")
     if reasons:
         raise Refused(
-            f"this adapter uses {' and '.join(reasons)}; only plain LoRA is merged",
+            f"this adapter uses {' and '.join(reasons)}; only LoRA, DoRA, LoHa and LoKr are merged",
             where=str(adapter.path),
-            hint="save it as plain LoRA first, with peft's own conversion",
+            hint="save it as LoRA first, with peft's own conversion",
         )
 
 
-def _edits(
-    adapter: HfAdapter, config: Mapping[str, Any], known: Mapping[str, TensorInfo]
-) -> dict[str, list[Edit]]:
-    tensors = adapter.tensors()
+def _edits(reading: Reading) -> dict[str, list[Edit]]:
+    tensors, known = reading.tensors, reading.known
     edits: dict[str, list[Edit]] = {}
     strangers: list[str] = []
-    for name in sorted(tensors, key=lambda name: ".lora_" in name):  # what replaces comes before what adds
+    for name in sorted(tensors, key=lambda name: bool(FACTOR.search(name))):  # what replaces before what adds
+        matched = FACTOR.search(name)
         plain = name.removeprefix(PREFIX).replace(".base_layer.", ".")
-        matched = re.fullmatch(r"(.+)\.lora_(embedding_)?([AB])(\.weight)?", plain)
-        target = f"{matched[1]}.weight" if matched else plain
+        module = plain.removesuffix(name[matched.start() :]) if matched else ""
+        target = f"{module}.weight" if matched else plain
         if target not in known:
             strangers.append(name)
         elif matched is None:
-            _check_shapes(adapter, target, known[target].shape == tensors[name].shape, known, tensors, [name])
-            edits.setdefault(target, []).append(Replacement(adapter.path / ADAPTER_FILE, name))
-        elif matched[3] == "A":
-            edits.setdefault(target, []).append(
-                _low_rank(adapter, config, name, matched[1], bool(matched[2]), known)
-            )
-        elif _partner(name) not in tensors:
+            reading.check_shapes(target, known[target].shape == tensors[name].shape, [name])
+            if reading.weight != 1.0:
+                raise _counts_once(reading, f"`{target}` in full")
+            edits.setdefault(target, []).append(Replacement(reading.file, name))
+        elif matched["part"] in LEADING and not _is_doubled(name, tensors):
+            prefix = name[: matched.start() + 1]
+            edits.setdefault(target, []).append(_update(reading, prefix, module, name, matched["part"]))
+        elif _is_doubled(name, tensors) or not _is_used(reading, name[: matched.start() + 1], matched["part"]):
             strangers.append(name)
     if strangers:
         raise Refused(
             f"{len(strangers)} tensors of the adapter match no weight of the base: {_some(strangers)}",
-            where=str(adapter.path),
+            where=str(reading.adapter.path),
             hint="give the model this adapter was trained on",
         )
     if not edits:
-        raise Refused("the adapter holds no tensor", where=str(adapter.path), hint="train it again")
+        raise Refused("the adapter holds no tensor", where=str(reading.adapter.path), hint="train it again")
     return edits
 
 
-def _low_rank(
-    adapter: HfAdapter, config: Mapping[str, Any], a: str, module: str, embedding: bool,
-    known: Mapping[str, TensorInfo],
-) -> LowRank:  # fmt: skip
-    tensors, target, b = adapter.tensors(), f"{module}.weight", _partner(a)
+def _is_doubled(name: str, tensors: Mapping[str, TensorInfo]) -> bool:
+    """Say whether a matrix in factors is there whole as well."""
+    return name.endswith("lokr_w2_a") and name.removesuffix("_a") in tensors
+
+
+def _is_used(reading: Reading, prefix: str, part: str) -> bool:
+    """Say whether a later part of an update goes with a first one, so that it is read with it."""
+    if part == "lora_magnitude_vector" and not reading.config.get("use_dora"):
+        return False
+    family = [first for first in LEADING if first[:4] == part[:4]]
+    return any(f"{prefix}{first}{ending}" in reading.tensors for first in family for ending in ("", ".weight"))
+
+
+def _update(reading: Reading, prefix: str, module: str, name: str, part: str) -> Edit:
+    """Return the edit that a module's update is, from its first part on."""
+    if part.startswith("hada"):
+        return hadamard_of(reading, prefix, module)
+    if part.startswith("lokr"):
+        return kronecker_of(reading, prefix, module)
+    low_rank = _low_rank(reading, name, module, "embedding" in part)
+    if not reading.config.get("use_dora"):
+        return low_rank
+    magnitude = f"{prefix}lora_magnitude_vector"
+    magnitude = magnitude if magnitude in reading.tensors else f"{magnitude}.weight"
+    if magnitude not in reading.tensors:
+        raise reading.lacks(magnitude, name)
+    if reading.weight != 1.0:
+        raise _counts_once(reading, "DoRA, which gives every row its length")
+    height = reading.known[f"{module}.weight"].shape[1 if low_rank.transposed else 0]
+    reading.check_shapes(f"{module}.weight", reading.shape(magnitude) == (height,), [magnitude])
+    return Decomposed(low_rank, magnitude)
+
+
+def _counts_once(reading: Reading, what: str) -> Refused:
+    return Refused(
+        f"an adapter of weight {reading.weight:g} carries {what}: that cannot be weighted",
+        where=str(reading.adapter.path),
+        hint="give this adapter the weight 1",
+    )
+
+
+def _low_rank(reading: Reading, a: str, module: str, embedding: bool) -> LowRank:
+    tensors, target, b = reading.tensors, f"{module}.weight", _partner(a)
     if b not in tensors:
-        raise Refused(
-            f"the adapter has `{a}` and no `{b}`", where=str(adapter.path), hint="save the adapter again"
-        )
-    rank = int(_of_module(config.get("rank_pattern"), module, config["r"]))
-    alpha = float(_of_module(config.get("alpha_pattern"), module, config["lora_alpha"]))
-    transposed = embedding or bool(config.get("fan_in_fan_out", False))
-    shape = known[target].shape[::-1] if transposed else known[target].shape
+        raise reading.lacks(b, a)
+    rank = reading.rank(module)
+    transposed = embedding or bool(reading.config.get("fan_in_fan_out", False))
+    shape = reading.known[target].shape[::-1] if transposed else reading.known[target].shape
     fits = tensors[a].shape == (rank, *shape[1:]) and tensors[b].shape == (*shape[:1], rank) and len(shape) == 2
-    _check_shapes(adapter, target, fits, known, tensors, [a, b])
-    scale = lora.scaling(rank, alpha, rank_stabilized=bool(config.get("use_rslora")))
-    return LowRank(adapter.path / ADAPTER_FILE, a, b, rank, scale, transposed)
+    reading.check_shapes(target, fits, [a, b])
+    scale = lora.scaling(rank, reading.alpha(module), rank_stabilized=bool(reading.config.get("use_rslora")))
+    return LowRank(reading.file, a, b, rank, reading.weight * scale, transposed)
 
 
-def _partner(name: str) -> str:
-    """Return the name of B for that of A, and the other way round."""
-    return re.sub(r"\.lora_(embedding_)?([AB])", lambda m: f".lora_{m[1] or ''}{'BA'['AB'.index(m[2])]}", name)
-
-
-def _of_module(patterns: Mapping[str, Any] | None, module: str, otherwise: Any) -> Any:
-    """Return the value of the first pattern that matches the end of a module's name, at a dot."""
-    for pattern, value in (patterns or {}).items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            return value
-    return otherwise
-
-
-def _check_shapes(
-    adapter: HfAdapter, target: str, fits: bool, known: Mapping[str, TensorInfo],
-    tensors: Mapping[str, TensorInfo], names: Sequence[str],
-) -> None:  # fmt: skip
-    info = known[target]
-    if not fits:
-        shapes = " and ".join(str(tensors[name].shape) for name in names)
-        raise Refused(
-            f"the adapter does not fit `{target}` {info.shape}: it brings {shapes}",
-            where=str(adapter.path),
-            hint="give the model this adapter was trained on",
-        )
-    if info.dtype not in FLOATS:
-        raise Refused(
-            f"`{target}` holds {info.dtype}, not floating point: an adapter cannot be added to it",
-            where=str(info.file.parent),
-            hint="merge into the model's float checkpoint, then quantize",
-        )
+def _partner(a: str) -> str:
+    """Return the name of B for that of A."""
+    return re.sub(r"\.lora_(embedding_)?A", lambda m: f".lora_{m[1] or ''}B", a)
 
 
 def _some(names: Sequence[str]) -> str:

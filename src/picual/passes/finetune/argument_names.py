@@ -39,6 +39,7 @@ HONOURED: dict[str, Kind] = {
     "logging_strategy": "text", "logging_steps": "number", "logging_first_step": "flag",
     "eval_strategy": "text", "eval_steps": "number", "eval_delay": "number", "eval_on_start": "flag",
     "save_strategy": "text", "save_steps": "number", "save_total_limit": "whole",
+    "early_stopping_patience": "whole", "early_stopping_threshold": "number",  # of its EarlyStoppingCallback
     "load_best_model_at_end": "flag", "metric_for_best_model": "text", "greater_is_better": "flag",
     "dataloader_drop_last": "flag", "dataloader_num_workers": "whole", "dataloader_pin_memory": "flag",
     "dataloader_persistent_workers": "flag", "dataloader_prefetch_factor": "whole",

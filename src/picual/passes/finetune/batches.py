@@ -11,6 +11,7 @@ from picual.data.documents import IGNORED
 from picual.data.sequences import Sequence as TokenSequence
 
 Arrangement = Literal["random", "sequential", "group_by_length"]
+NOWHERE = -1  # as the row of a sequence that was made of several
 GROUP = 50  # batches among which rows of like length are brought together
 
 
@@ -72,7 +73,7 @@ class Order:
 def collate(
     sequences: Sequence[TokenSequence], *, pad_id: int, pad_to: int | None, attention_mask: bool
 ) -> dict[str, Any]:
-    """Return a batch: ``input_ids`` and ``labels`` (B, T), and how many ``tokens`` are no padding.
+    """Return a batch: ``input_ids`` and ``labels`` (B, T), its ``rows`` (B,), how many ``tokens`` are no padding.
 
     Args:
         sequences: B of them.
@@ -91,6 +92,7 @@ def collate(
         "input_ids": torch.tensor(rows, dtype=torch.long),
         "labels": torch.tensor(labels, dtype=torch.long),
         "tokens": torch.tensor(len(sequences) * longest - sum(gaps)),
+        "rows": torch.tensor([NOWHERE if one.row is None else one.row for one in sequences]),
     }
     if attention_mask and any(gaps):
         mask = [[1] * (longest - gap) + [0] * gap for gap in gaps]

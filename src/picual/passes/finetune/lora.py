@@ -1,8 +1,10 @@
 """Fine-tune with LoRA: train a low-rank update beside frozen weights.
 
 When: to teach a model a task or a style from a few hundred examples on.
-Cost: about four floating-point operations a weight and token; the activations of one batch in memory.
-Source: Hu et al., "LoRA", arXiv 2106.09685; rank-stabilized: Kalajdzievski, arXiv 2312.03732.
+Cost: about four floating-point operations a weight and token; the activations of one batch in memory. `dora`,
+`loha` and `lokr` write out the update of a layer, as large as its weight, in every pass over it.
+Source: Hu et al., "LoRA", arXiv 2106.09685; `rslora`: Kalajdzievski, arXiv 2312.03732; `dora`: Liu et al., arXiv
+2402.09353; `loha`: Hyeon-Woo et al., arXiv 2108.06098; `lokr`: Edalati et al., arXiv 2212.10650.
 
 Training is ``transformers.Trainer`` with an adapter from ``peft``. A kill loses at most a tenth of the steps, or a
 minute; what goes on afterwards ends in the same bytes.
@@ -21,19 +23,19 @@ from picual.models import HfAdapter, HfModel, Profile
 from picual.models.hf_loading import load_tokenizer, quiet
 from picual.passes.base import AdapterTrained, Forecast, Pass, PassContext, Promise
 from picual.passes.finetune import training, training_arguments
-from picual.passes.finetune.adapter import AdapterForm, save_adapter
+from picual.passes.finetune.adapter import OUTPUTS_DROPPED, AdapterForm, save_adapter
 from picual.passes.finetune.cost import forecast
-from picual.passes.finetune.examples import examples
-from picual.passes.finetune.targets import ALL, check_saved, targets_of
+from picual.passes.finetune.examples import context_of, examples
+from picual.passes.finetune.targets import ALL, check_layers, check_saved, targets_of
 from picual.space import Choice, FloatRange, Settings, param
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lora(Pass[HfModel, HfAdapter]):
-    """Train a LoRA adapter on a data set."""
+    """Train an adapter on a data set, by LoRA or one of its kin."""
 
     name: ClassVar[str] = "lora"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     extra: ClassVar[str] = "finetune"
     imports: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft")
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft", "accelerate")
@@ -42,18 +44,26 @@ class Lora(Pass[HfModel, HfAdapter]):
     eval_data: str | None = param(
         None, help="Data set to evaluate on; left out, the holdout of `data`.", role="data"
     )
+    method: Literal["lora", "rslora", "dora", "loha", "lokr"] = param(
+        "lora",
+        help="`rslora` scales by alpha / sqrt(rank); `dora` also learns the length of each row; `loha` and `lokr` "
+        "multiply small matrices to an update of high rank.",
+        search=Choice(("lora", "rslora", "dora", "loha", "lokr")),
+    )
     rank: int = param(16, help="Rank of the update.", search=Choice((16, 8, 32, 64)))
     alpha: float = param(
         16.0, help="Strength: the update is scaled by alpha / rank.", search=Choice((16.0, 32.0, 64.0))
     )
     dropout: float = param(
-        0.05, help="Share of the inputs of the update left out while training.", search=FloatRange(0.0, 0.2)
+        0.05,
+        help="Share of the update's inputs left out while training; of its outputs for `loha` and `lokr`.",
+        search=FloatRange(0.0, 0.2),
     )
     modules: tuple[str, ...] = param(
         (), help="Layers to adapt, by the last part of their names; left out, every linear layer but the head."
     )
     modules_to_save: tuple[str, ...] = param((), help="Modules to train in full and keep with the adapter.")
-    use_rslora: bool = param(False, help="Scale the update by alpha / sqrt(rank) instead.")
+    use_rslora: bool = param(False, help="An older name of `method: rslora`.")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = param(
         "auto", help="Of the frozen weights while training; `auto`: bfloat16 where the machine is fast at it."
     )
@@ -75,13 +85,19 @@ class Lora(Pass[HfModel, HfAdapter]):
             raise BadValue(
                 f"`dropout` is {self.dropout:g}; it must be from 0 to less than 1", hint="dropout: 0.05"
             )
+        if self.use_rslora and self.method not in {"lora", "rslora"}:
+            raise BadValue(
+                f"`use_rslora` asks for the method `rslora`, and `method` is `{self.method}`",
+                hint="method: rslora, or leave out `use_rslora`",
+            )
 
     def check(self, model: HfModel, target: Target) -> None:
         """Refuse modules that the model does not have; ask for the data."""
         if self.data is None:
             raise BadValue("`lora` needs `data`", hint="data: NAME, as under `data:` in the recipe")
         training_arguments.read(self.training)
-        targets_of(model, self.modules)
+        targets = targets_of(model, self.modules)
+        check_layers(model, self.method, targets)
         check_saved(model, self.modules_to_save)
 
     def run(self, model: HfModel, context: PassContext) -> HfAdapter:
@@ -97,17 +113,23 @@ class Lora(Pass[HfModel, HfAdapter]):
         with quiet():
             tokenizer = load_tokenizer(model)
             data = examples(
-                self._named(self.data, context), self._named(self.eval_data, context), tokenizer, context
-            )
+                self._named(self.data, context), self._named(self.eval_data, context), tokenizer, context,
+                context_of(model),
+            )  # fmt: skip
             plan = training.Training(
                 model=model, form=form, examples=data, tokenizer=tokenizer, arguments=asked.values,
-                data=context.data[str(self.data)], dtype=self.dtype,
+                data=data.config, dtype=self.dtype,
             )  # fmt: skip
             adapted, metrics = training.train(plan, context)
             save_adapter(adapted, model, context.folder)
         context.metrics.update(metrics, train_rows=data.train_rows, eval_rows=data.eval_rows)
+        if self.dropout and form.method in OUTPUTS_DROPPED:
+            context.noted(
+                f"`dropout` {self.dropout:g} left out outputs of the update, not inputs: so `{form.method}` has it"
+            )
+        title = "" if form.method == "lora" else f", {form.method}"
         for name, hits in targets.items():
-            context.changed(name, f"{len(hits)} layers, rank {self.rank}, alpha {self.alpha:g}")
+            context.changed(name, f"{len(hits)} layers, rank {self.rank}, alpha {self.alpha:g}{title}")
         for name in self.modules_to_save:
             context.changed(name, "trained in full")
         return HfAdapter(context.folder, base=model)
@@ -125,7 +147,7 @@ class Lora(Pass[HfModel, HfAdapter]):
     def _form(self, modules: tuple[str, ...]) -> AdapterForm:
         return AdapterForm(
             rank=self.rank, alpha=self.alpha, dropout=self.dropout, modules=modules,
-            modules_to_save=self.modules_to_save, rank_stabilized=self.use_rslora,
+            modules_to_save=self.modules_to_save, method="rslora" if self.use_rslora else self.method,
         )  # fmt: skip
 
     def _named(self, name: str | None, context: PassContext) -> Any:

@@ -29,14 +29,14 @@ class Loss:
     is asked once, on a few tokens, and then keeps its own loss.
 
     Args:
-        model: The network with its adapter, from ``peft``.
+        model: The network with its adapter, from ``peft``; or the network alone.
         smoothing: Share of the target spread over the vocabulary.
         compiled: The network runs compiled, which only its own way of being called does.
     """
 
     def __init__(self, model: Any, *, smoothing: float = 0.0, compiled: bool = False) -> None:
-        causal = model.get_base_model()
-        self._model = model
+        causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self._model, self._network = model, causal
         self._decoder = causal.base_model
         self._head = causal.get_output_embeddings()
         self._smoothing = smoothing
@@ -72,20 +72,19 @@ class Loss:
 
     def allow_packs(self, ids: Sequence[int]) -> bool:
         """Find out whether two documents in a pack have the loss that they have apart; say so."""
-        network = self._model.get_base_model()
         first, second = list(ids[:PROBE]), list(ids[PROBE // 2 : PROBE + PROBE // 2])[::-1]
         if not self._has_parts or min(len(first), len(second)) < 2:  # one token has no loss
             return False
         was_training = self._model.training
         self._model.eval()
         apart = self._summed([first]) + self._summed([second])
-        self._attention, before = attention.use(network)
+        self._attention, before = attention.use(self._network)
         try:
             differ = abs(self._summed([first, second]) - apart)
         except (Refused, AttributeError, TypeError, ValueError, RuntimeError):  # its attention is of another kind
             differ = float("inf")
         if not differ <= TOLERANCE * max(abs(apart), 1e-6):
-            attention.give_back(network, before)
+            attention.give_back(self._network, before)
             self._attention = None
         self._model.train(was_training)
         return self.packed

@@ -13,7 +13,7 @@ from typing import Any
 
 from picual.data.documents import IGNORED
 from picual.data.sequences import Sequence as TokenSequence
-from picual.passes.finetune.batches import collate
+from picual.passes.finetune.batches import NOWHERE, collate
 
 # Tokens of a pack, unless a single row is longer. On two cores matrix products reach their speed at 256 rows, and
 # what is kept for the backward pass grows with every token: 2 MB each for 135 million weights.
@@ -68,7 +68,7 @@ def together(rows: list[TokenSequence], most: int = PACK) -> list[list[TokenSequ
 
 
 def pack(rows: Sequence[TokenSequence]) -> dict[str, Any]:
-    """Return rows as one: ``input_ids``, ``labels`` and ``position_ids`` (1, T), ``lengths`` (documents)."""
+    """Return rows as one: ``input_ids``, ``labels`` and ``position_ids`` (1, T), ``lengths`` and ``rows`` (documents)."""
     import torch
 
     ids = [token for row in rows for token in row.input_ids]
@@ -81,4 +81,5 @@ def pack(rows: Sequence[TokenSequence]) -> dict[str, Any]:
         "position_ids": torch.tensor([positions], dtype=torch.long),
         "lengths": torch.tensor([len(row.input_ids) for row in rows], dtype=torch.long),
         "tokens": torch.tensor(len(ids)),
+        "rows": torch.tensor([NOWHERE if row.row is None else row.row for row in rows]),
     }

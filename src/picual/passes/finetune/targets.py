@@ -14,6 +14,7 @@ from picual.models.safetensors_file import TensorInfo
 ALL = "all-linear"
 HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output)$")
 FUSED = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
+FAN_IN_FIRST = ("gpt2", "openai-gpt")  # their linear layers are Conv1D of transformers
 EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 
 
@@ -53,6 +54,17 @@ def check_saved(model: HfModel, modules: tuple[str, ...]) -> None:
     for name in modules:
         if not any(f".{module}".endswith(f".{name}") for module in modules_here):
             raise _no_such(name, sorted(modules_here), model)
+
+
+def check_layers(model: HfModel, method: str, targets: Mapping[str, list[str]]) -> None:
+    """Raise ``Refused`` where the layers to adapt are of a kind for which a method is not made."""
+    kind = str(model.config().get("model_type"))
+    if kind in FAN_IN_FIRST and method in {"loha", "lokr"}:
+        raise Refused(
+            f"`{next(iter(targets))}` of `{kind}` is stored inputs first, for which `{method}` is not made",
+            where=str(model.path),
+            hint="method: lora",
+        )
 
 
 def linear_modules(tensors: Mapping[str, TensorInfo]) -> list[str]:

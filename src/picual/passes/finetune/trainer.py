@@ -16,8 +16,9 @@ from typing import Any
 from picual.data.sequences import Sequence as TokenSequence
 from picual.errors import StepFailed
 from picual.passes.base import PassContext
-from picual.passes.finetune.batches import Order
+from picual.passes.finetune.batches import NOWHERE, Order
 from picual.passes.finetune.checkpoints import Tally, seal
+from picual.passes.finetune.early_stopping import EarlyStopping
 from picual.passes.finetune.loss import Loss
 from picual.passes.finetune.packs import Packing
 
@@ -38,6 +39,7 @@ class Work:
     loss: Loss
     context: PassContext
     tally: Tally = field(default_factory=Tally)
+    stopping: EarlyStopping | None = None
 
 
 def make_trainer(work: Work) -> Any:
@@ -86,7 +88,7 @@ def _trainer_class() -> type[Any]:
             found: torch.Tensor = super().training_step(model, part, labels)
             value = float(found)
             if not math.isfinite(value):
-                raise _not_finite(value, self.state.global_step + 1, self.work.context.scratch)
+                raise _not_finite(value, self.state.global_step + 1, part["rows"].tolist(), self.work.context)
             self.work.tally.loss += value
             self.work.tally.tokens += tokens
             return found
@@ -125,10 +127,26 @@ def _trainer_class() -> type[Any]:
     return LabelTrainer
 
 
-def _not_finite(value: float, step: int, scratch: Path) -> StepFailed:
+def _not_finite(value: float, step: int, rows: list[int], context: PassContext) -> StepFailed:
+    known = sorted({row for row in rows if row != NOWHERE})
+    which = (
+        f", on {'row' if len(known) == 1 else 'rows'} {', '.join(map(str, known))} of the data" if known else ""
+    )
     return StepFailed(
-        f"the loss is {value} at step {step}: the training has come apart",
-        where=str(scratch),
+        f"the loss is {value} at step {step}{which}: the training has come apart",
+        where=str(context.scratch),
+        hint="training: {learning_rate: 2e-5, max_grad_norm: 0.3}, or `dtype: float32`",
+    )
+
+
+def _spoilt(model: Any, step: int, context: PassContext) -> StepFailed | None:
+    """Return the error of weights that are not finite, before they are kept as a checkpoint to go on from."""
+    odd = [n for n, weight in model.named_parameters() if weight.requires_grad and not weight.isfinite().all()]
+    if not odd:
+        return None
+    return StepFailed(
+        f"`{odd[0]}` is not finite after step {step}: the training has come apart",
+        where=str(context.scratch),
         hint="training: {learning_rate: 2e-5, max_grad_norm: 0.3}, or `dtype: float32`",
     )
 
@@ -167,6 +185,13 @@ def _watch_class() -> type[Any]:
                 control.should_save = False
             return control
 
+        def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
+            stopping = self._work.stopping
+            if stopping is not None and stopping.is_reached(state.log_history):
+                control.should_training_stop = True
+                control.should_save = True
+            return control
+
         def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
             if args.eval_strategy == "epoch":
                 control.should_save = True
@@ -188,6 +213,8 @@ def _watch_class() -> type[Any]:
                 tell("eval_loss", step=state.global_step, eval_loss=logs["eval_loss"])
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if error := _spoilt(self._work.model, state.global_step, self._work.context):
+                raise error
             seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", self._work.tally)
             self._saved = time.monotonic()
 

@@ -1,10 +1,11 @@
-"""Train an adapter: build the parts, go on from a checkpoint if there is one, evaluate, say what came out."""
+"""Train an adapter or every weight: build the parts, go on from a checkpoint, evaluate, say what came out."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from picual import hardware
@@ -15,8 +16,10 @@ from picual.models.hf_loading import load_checkpoint
 from picual.models.mapped_network import load_mapped
 from picual.passes.base import PassContext
 from picual.passes.finetune import checkpoints
-from picual.passes.finetune.adapter import AdapterForm, add_adapter, load_weights
+from picual.passes.finetune.adapter import AdapterForm, add_adapter, load_weights, with_every_weight
 from picual.passes.finetune.batches import Order
+from picual.passes.finetune.disk import disk_errors
+from picual.passes.finetune.early_stopping import EarlyStopping, taken
 from picual.passes.finetune.examples import Examples
 from picual.passes.finetune.fast_layers import quicken
 from picual.passes.finetune.loss import Loss
@@ -31,7 +34,7 @@ class Training:
     """What to train, on what, and how."""
 
     model: HfModel
-    form: AdapterForm
+    form: AdapterForm | None  # None: no adapter, every weight is trained
     examples: Examples
     tokenizer: Any
     arguments: Mapping[str, Any]  # of ``TrainingArguments``, under their present names
@@ -46,17 +49,31 @@ def train(plan: Training, context: PassContext) -> tuple[Any, dict[str, Any]]:
         BadValue: ``TrainingArguments`` refuses an argument.
         StepFailed: The loss is not finite.
     """
-    seed = int(plan.arguments.get("seed", context.seed))
-    with same_every_time(seed, context.threads):
-        arguments = _arguments(plan, seed, context)
-        work = _work(plan, arguments, seed, context)
-        trainer = make_trainer(work)
-        _run(trainer, work, context)
-        metrics = _metrics(trainer, work)
+    work, metrics = _trained(plan, context)
     return work.model, metrics
 
 
-def _arguments(plan: Training, seed: int, context: PassContext) -> Any:
+def train_in_full(plan: Training, context: PassContext) -> tuple[Path, dict[str, Any]]:
+    """Return the checkpoint with the trained weights, and the metrics; errors as of ``train``."""
+    work, metrics = _trained(plan, context)
+    newest = checkpoints.newest(context.scratch)
+    assert newest is not None, "the last step of a training is always kept"
+    return _kept(newest, work), metrics
+
+
+def _trained(plan: Training, context: PassContext) -> tuple[Work, dict[str, Any]]:
+    seed = int(plan.arguments.get("seed", context.seed))
+    with same_every_time(seed, context.threads):
+        arguments, stopping = _arguments(plan, seed, context)
+        work = _work(plan, arguments, seed, context)
+        work.stopping = stopping
+        trainer = make_trainer(work)
+        with disk_errors(context.scratch):
+            _run(trainer, work, context)
+        return work, _metrics(trainer, work)
+
+
+def _arguments(plan: Training, seed: int, context: PassContext) -> tuple[Any, EarlyStopping | None]:
     import torch
     from transformers import TrainingArguments
 
@@ -67,8 +84,10 @@ def _arguments(plan: Training, seed: int, context: PassContext) -> Any:
     settled = settle(plan.arguments, here)
     for note in settled.notes:
         context.noted(note)
+    values = dict(settled.values)
+    stopping = taken(values)
     try:
-        arguments = TrainingArguments(**settled.values)
+        arguments = TrainingArguments(**values)
     except (ValueError, TypeError, ImportError) as error:
         lines = str(error).strip().splitlines()
         raise BadValue(
@@ -77,7 +96,7 @@ def _arguments(plan: Training, seed: int, context: PassContext) -> Any:
             hint="picual passes show lora",
         ) from error
     arguments._n_gpu = min(arguments.n_gpu, 1)  # its parallel mode would copy the network to every GPU
-    return arguments
+    return arguments, stopping
 
 
 def _work(plan: Training, arguments: Any, seed: int, context: PassContext) -> Work:
@@ -88,7 +107,7 @@ def _work(plan: Training, arguments: Any, seed: int, context: PassContext) -> Wo
         context.noted(note)
     network = load_mapped(plan.model, dtype, context.scratch) or load_checkpoint(plan.model, getattr(torch, dtype))
     network.config.use_cache = False
-    adapted = add_adapter(network, plan.form)
+    adapted = with_every_weight(network) if plan.form is None else add_adapter(network, plan.form)
     adapted.to(arguments.device)
     quicken(adapted)
     loss = Loss(adapted, smoothing=arguments.label_smoothing_factor, compiled=arguments.torch_compile)
@@ -146,12 +165,18 @@ def _run(trainer: Any, work: Work, context: PassContext) -> None:
     work.tally = checkpoints.tally_of(newest)
     state = checkpoints.state_of(newest)
     context.event("resumed", step=checkpoints.step_of(newest), steps=state["max_steps"])
-    if state["global_step"] < state["max_steps"]:
+    is_stopped = work.stopping is not None and work.stopping.is_reached(state["log_history"])
+    if state["global_step"] < state["max_steps"] and not is_stopped:
         trainer.train(resume_from_checkpoint=str(newest))
         return
-    best = state.get("best_global_step") if trainer.args.load_best_model_at_end else None
-    load_weights(work.model, newest if best is None else newest.with_name(f"checkpoint-{best}"))
+    load_weights(work.model, _kept(newest, work))
     trainer.state = TrainerState.load_from_json(str(newest / checkpoints.STATE))
+
+
+def _kept(newest: Path, work: Work) -> Path:
+    """Return the checkpoint whose weights are the result: the newest, or the best where that is asked for."""
+    best = checkpoints.state_of(newest).get("best_global_step")
+    return newest.with_name(f"checkpoint-{best}") if work.arguments.load_best_model_at_end and best else newest
 
 
 def _metrics(trainer: Any, work: Work) -> dict[str, Any]:
@@ -162,6 +187,11 @@ def _metrics(trainer: Any, work: Work) -> dict[str, Any]:
         "train_tokens_per_s": round(tally.tokens_per_s, 1),
         "steps": state.global_step,
     }
+    if state.global_step < state.max_steps and work.stopping is not None:
+        work.context.noted(
+            f"stopped early, after step {state.global_step} of {state.max_steps}: "
+            f"{work.stopping.patience} evaluations in a row were no better"
+        )
     if not work.evaluation:
         return metrics
     best = state.best_global_step if work.arguments.load_best_model_at_end else None

@@ -20,6 +20,7 @@ WORDS = {
 }  # fmt: skip
 AT_LEAST_ONE = (
     "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps",
+    "early_stopping_patience",
 )  # fmt: skip
 ABOVE_ZERO = ("num_train_epochs", "eval_steps", "save_steps", "logging_steps")
 SAVES = 10  # checkpoints in a run, beside those by time
@@ -201,6 +202,12 @@ def settle(values: Mapping[str, Any], here: Here) -> Read:
     notes: list[str] = []
     _fit_to_machine(settled, here, notes)
     _fit_to_data(settled, here, notes)
+    if "early_stopping_threshold" in settled and "early_stopping_patience" not in settled:
+        notes.append("`training.early_stopping_threshold` has no effect without `early_stopping_patience`")
+    if settled.get("early_stopping_patience"):
+        settled.setdefault("load_best_model_at_end", True)
+        if settled.get("eval_strategy", "no") == "no":
+            settled["eval_strategy"] = "steps"
     if settled.get("load_best_model_at_end"):
         _keep_the_best(settled)
     keep = settled.get("save_total_limit")
@@ -236,6 +243,7 @@ def _fit_to_data(settled: dict[str, Any], here: Here, notes: list[str]) -> None:
     wants = settled.pop("eval_strategy", "no") != "no"
     wants = bool(settled.pop("eval_on_start", False)) or wants
     wants = bool(settled.pop("load_best_model_at_end", False)) or wants
+    wants = settled.pop("early_stopping_patience", None) is not None or wants
     if wants:
         notes.append("there is nothing to evaluate on: give `eval_data`, or a `holdout` to the data")
     if settled.get("save_strategy") == "best":

@@ -73,6 +73,8 @@ def read_lora(context: Context, step: Step) -> dict[str, Any]:
 
 
 def _field(step: Step, names: tuple[str, ...], ours: str, default: Any) -> None:
+    if ours in step.fields:  # a method with a name of its own for it has read it
+        return
     is_list = ours in _LISTS
     value = step.take(ours, *names, own=_RANKS if ours == "rank" else (), is_list=is_list)
     if value is None and default is not None:

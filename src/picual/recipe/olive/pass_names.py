@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 LORA = ("lora",)
+METHODS = ("dora", "loha", "lokr")  # of adapters, beside LoRA
 MERGE = ("mergeadapterweights",)
 BUILD = ("modelbuilder", "genaimodelexporter")
 QUANTIZERS = ("rtn", "kquant", "gptq", "gptqquantizer", "gptqmodel", "autoawqquantizer")  # of checkpoints

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from picual.errors import nearest
-from picual.recipe.olive import build, lora, pass_names, quantizers, rotations
+from picual.recipe.olive import adapter_methods, build, lora, pass_names, quantizers, rotations
 from picual.recipe.olive.alternatives import choice
 from picual.recipe.olive.chains import Link, links_of, quantizes
 from picual.recipe.olive.context import Context
@@ -165,6 +165,8 @@ def _step(reading: Reading, name: str, found: Found, link: Link, inside: str = "
     told: Reason | None = None
     if kind in pass_names.LORA:
         type_, fields, known = "lora", lora.read_lora(context, step), lora.KNOWN
+    elif kind in pass_names.METHODS:
+        type_, fields, known = "lora", adapter_methods.read_method(context, step, kind), adapter_methods.KNOWN
     elif kind in pass_names.MERGE:
         type_, fields, known = "merge-adapter", {}, ()
     elif kind in pass_names.BUILD and not build.only_metadata(step):

@@ -275,7 +275,6 @@ def refusal(adapter: HfAdapter) -> str:
 
 
 REFUSED = {
-    "dora": ({"use_dora": True}, "DoRA"),
     "lora bias": ({"lora_bias": True}, "biases inside the adapter"),
     "tokens": ({"trainable_token_indices": [1, 2]}, "single trained tokens"),
 }
@@ -293,7 +292,7 @@ def test_other_methods_and_starts_that_moved_the_base_are_refused(tmp_path: Path
     adapter = train(tiny_model(tmp_path / "base"), tmp_path / "a")
     plain = adapter.adapter_config()
     for change, reason in (
-        ({"peft_type": "LOHA"}, "the method LOHA"),
+        ({"peft_type": "OFT"}, "the method OFT"),
         ({"init_lora_weights": "pissa_niter_4"}, "a start that changed the base"),
     ):
         (adapter.path / "adapter_config.json").write_text(json.dumps(plain | change))

@@ -53,6 +53,7 @@ def test_rows_are_padded_to_the_longest_of_their_batch_on_the_right() -> None:
         "labels": [[-100, 2, -100], [-100, 2, 3]],
         "attention_mask": [[1, 1, 0], [1, 1, 1]],
         "tokens": 5,
+        "rows": [-1, -1],
     }
 
 

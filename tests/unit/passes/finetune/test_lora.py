@@ -223,7 +223,7 @@ def test_a_loss_that_is_not_finite_stops_the_step_and_keeps_its_checkpoints(trai
             training={"max_steps": 30, "learning_rate": 1e30, "max_grad_norm": 0.0, "save_steps": 1},
             scratch=scratch,
         )
-    step = int(caught.value.what.split("step ")[1].split(":")[0])
+    step = int(caught.value.what.split("step ")[1].split(",")[0])
     kept = newest(scratch)
     assert kept is not None
     assert step_of(kept) == step - 1

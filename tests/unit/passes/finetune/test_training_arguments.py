@@ -1,20 +1,23 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import TrainingArguments
+from transformers import EarlyStoppingCallback, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
 
 from picual.errors import BadValue
 from picual.passes.finetune import argument_names as names
 from picual.passes.finetune.training_arguments import Here, check_arguments, problems, read, settle, steps_of
 
-REAL = {item.name: item for item in dataclasses.fields(TrainingArguments)}
+REAL = {item.name: str(item.type) for item in dataclasses.fields(TrainingArguments)}
+EARLY = inspect.signature(EarlyStoppingCallback.__init__).parameters
+REAL |= {name: str(one.annotation) for name, one in EARLY.items() if name != "self"}
 
 
 def here(tmp_path: Path, **fields: Any) -> Here:
@@ -38,7 +41,7 @@ def test_the_choices_are_those_of_transformers() -> None:
 
 @pytest.mark.parametrize("name", sorted(names.HONOURED))
 def test_the_kind_of_an_argument_is_that_of_transformers(name: str) -> None:
-    real = str(REAL[name].type)
+    real = REAL[name]
     words = {"whole": "int", "number": "float", "flag": "bool", "text": "str", "mapping": "dict", "any": ""}
     assert words[names.HONOURED[name]] in real, real
 
