@@ -14,6 +14,7 @@ from picual.space import Settings
 
 BUILT_IN: dict[str, str] = {
     "lora": "picual.passes.finetune.lora:Lora",
+    "qlora": "picual.passes.finetune.qlora:Qlora",
     "merge-adapter": "picual.passes.adapters.merge:MergeAdapter",
     "rotate": "picual.passes.rotate.rotate:Rotate",
     "quantize": "picual.passes.quantize.quantize:Quantize",

@@ -10,15 +10,16 @@ minute; what goes on afterwards ends in the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from picual import _lazy
 from picual.errors import BadValue, UnknownName, nearest
 from picual.hardware import Machine, Target
-from picual.models import HfAdapter, HfModel, Profile
-from picual.models.hf_loading import load_tokenizer, quiet
+from picual.models import HfAdapter, HfModel, Profile, four_bit
+from picual.models.hf_loading import load_checkpoint, load_tokenizer, quiet
+from picual.models.trained_on import FourBit, TrainedOn, base_digest
 from picual.passes.base import AdapterTrained, Forecast, Pass, PassContext, Promise
 from picual.passes.finetune import training, training_arguments
 from picual.passes.finetune.adapter import AdapterForm, save_adapter
@@ -33,7 +34,7 @@ class Lora(Pass[HfModel, HfAdapter]):
     """Train a LoRA adapter on a data set."""
 
     name: ClassVar[str] = "lora"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     extra: ClassVar[str] = "finetune"
     imports: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft")
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft", "accelerate")
@@ -79,7 +80,7 @@ class Lora(Pass[HfModel, HfAdapter]):
     def check(self, model: HfModel, target: Target) -> None:
         """Refuse modules that the model does not have; ask for the data."""
         if self.data is None:
-            raise BadValue("`lora` needs `data`", hint="data: NAME, as under `data:` in the recipe")
+            raise BadValue(f"`{self.name}` needs `data`", hint="data: NAME, as under `data:` in the recipe")
         training_arguments.read(self.training)
         targets_of(model, self.modules)
         check_saved(model, self.modules_to_save)
@@ -87,6 +88,7 @@ class Lora(Pass[HfModel, HfAdapter]):
     def run(self, model: HfModel, context: PassContext) -> HfAdapter:
         """Train, going on from the newest whole checkpoint, and write the adapter."""
         self.check(model, context.target)
+        four_bit.hush()
         for module in self.imports:
             _lazy.need(module, extra=self.extra, by=self.name)
         asked = training_arguments.read(self.training)
@@ -99,12 +101,14 @@ class Lora(Pass[HfModel, HfAdapter]):
             data = examples(
                 self._named(self.data, context), self._named(self.eval_data, context), tokenizer, context
             )
+            held = self._held(model)
             plan = training.Training(
-                model=model, form=form, examples=data, tokenizer=tokenizer, arguments=asked.values,
+                network=self._network(model, held, context), form=form, examples=data, tokenizer=tokenizer, arguments=asked.values,
                 data=context.data[str(self.data)], dtype=self.dtype,
             )  # fmt: skip
             adapted, metrics = training.train(plan, context)
             save_adapter(adapted, model, context.folder)
+            TrainedOn(base_digest(model), held).write(context.folder)
         context.metrics.update(metrics, train_rows=data.train_rows, eval_rows=data.eval_rows)
         for name, hits in targets.items():
             context.changed(name, f"{len(hits)} layers, rank {self.rank}, alpha {self.alpha:g}")
@@ -121,6 +125,16 @@ class Lora(Pass[HfModel, HfAdapter]):
         values = training_arguments.known(self.training)
         count = rows.get(self.data or "", 0)
         return forecast(profile, machine, count, form=self._form(self.modules), arguments=values, dtype=self.dtype)
+
+    def _held(self, model: HfModel) -> FourBit | None:
+        """Return which weights of the base are held in 4 bits: none here."""
+        return None
+
+    def _network(self, model: HfModel, held: FourBit | None, context: PassContext) -> Callable[[str], Any]:
+        """Return what loads the base with its floats of a dtype."""
+        import torch
+
+        return lambda dtype: load_checkpoint(model, getattr(torch, dtype))
 
     def _form(self, modules: tuple[str, ...]) -> AdapterForm:
         return AdapterForm(

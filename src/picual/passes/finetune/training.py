@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from picual import hardware
 from picual.data.base import DataConfig
 from picual.errors import BadValue
-from picual.models import HfModel
-from picual.models.hf_loading import load_checkpoint
 from picual.passes.base import PassContext
 from picual.passes.finetune import checkpoints
 from picual.passes.finetune.adapter import AdapterForm, add_adapter, load_weights
@@ -27,7 +25,7 @@ from picual.passes.finetune.training_arguments import Here, settle
 class Training:
     """What to train, on what, and how."""
 
-    model: HfModel
+    network: Callable[[str], Any]  # the base, its floats of the dtype with this name
     form: AdapterForm
     examples: Examples
     tokenizer: Any
@@ -78,12 +76,10 @@ def _arguments(plan: Training, seed: int, context: PassContext) -> Any:
 
 
 def _work(plan: Training, arguments: Any, seed: int, context: PassContext) -> Work:
-    import torch
-
     dtype, note = weights_dtype(plan.dtype, hardware.machine(), gpu=not arguments.use_cpu)
     if note:
         context.noted(note)
-    network = load_checkpoint(plan.model, getattr(torch, dtype))
+    network = plan.network(dtype)
     network.config.use_cache = False
     adapted = add_adapter(network, plan.form)
     adapted.to(arguments.device)
