@@ -1,8 +1,8 @@
 """What 4 bits leave of a weight, by ``bitsandbytes``.
 
-A weight is quantized in blocks of 64 along its rows: the largest of a block is its scale, each weight the nearest of
-16 values times it. It is always done on the processor and in float32, so that a training, a merge and a measurement
-have the same numbers wherever they run.
+A weight is quantized in blocks of 64 along its rows: the largest of a block is its scale, each weight the nearest
+of 16 values times it. It is always done on the processor and in float32, so that a training, a merge and a
+measurement have the same numbers wherever they run.
 Source: Dettmers et al., "QLoRA", arXiv 2305.14314.
 """
 
@@ -21,7 +21,7 @@ SCALES_BLOCK = 256  # scales that share one scale of their own, with double quan
 
 
 def hush() -> None:
-    """Keep ``bitsandbytes`` from saying, when it or ``peft`` is imported, which kernels it could fetch from a hub."""
+    """Keep ``bitsandbytes`` from saying, when anything imports it, which kernels it could fetch from a hub."""
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 

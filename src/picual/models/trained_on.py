@@ -90,7 +90,7 @@ def read(folder: Path) -> TrainedOn | None:
     said = read_json(folder / FILE)
     try:
         if said["version"] != VERSION:
-            raise ValueError(f"it is of version {said['version']}; this Picual reads {VERSION}")  # noqa: TRY301
+            raise ValueError(f"it is of version {said['version']}; this Picual reads {VERSION}")
         held = None if said["weights"] is None else FourBit.from_wire(said["weights"])
         return TrainedOn(str(said["digest"]), held)
     except (KeyError, TypeError, ValueError) as error:

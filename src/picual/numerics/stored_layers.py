@@ -27,7 +27,7 @@ class StoredEmbedding(torch.nn.Embedding):
         self.weight = torch.nn.Parameter(weight, requires_grad=False)
         self._given = given
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002  # torch's own name
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Return the rows (B, T, H) of token ids (B, T)."""
         return functional.embedding(input, self.weight).to(self._given)
 
@@ -41,7 +41,7 @@ class StoredHead(torch.nn.Linear):
         self.weight = weight
         self.register_parameter("bias", None)
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002  # torch's own name
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
         """Return the logits (..., V) of states (..., H)."""
         logits: torch.Tensor = _Widened.apply(input, self.weight)  # type: ignore[no-untyped-call]  # torch leaves it so
         return logits

@@ -6,6 +6,10 @@ For every weight W of the base and every adapter (A, B, scale) on it, in float64
 
 may differ by half a unit in the last place of W' plus what summing in float32 can lose. A weight that no
 adapter names has the same bytes, or is the same number rounded to another dtype.
+
+Where the adapter was trained beside weights in 4 bits and is merged onto these, W is what 4 bits leave of the
+base's weight, whether an adapter names it or not. If all that holds, the merged network is held to the live one's
+logits.
 """
 
 from __future__ import annotations
@@ -16,10 +20,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from picual.engine.verification import live
 from picual.engine.verification import tensors as stored
 from picual.engine.verification.checks import Bench, Check, some
+from picual.engine.verification.four_bit import Held
 from picual.models import HfAdapter, HfModel, Model
 from picual.models.safetensors_file import TensorInfo
+from picual.models.trained_on import FourBit, held_in_four_bits
 from picual.passes.base import AdapterMerged
 
 if TYPE_CHECKING:
@@ -33,9 +40,10 @@ FLOATS = {"F64", "F32", "F16", "BF16"}
 
 @dataclass
 class _Recipe:
-    """What the adapters do to one weight: start from ``source``, add each pair."""
+    """What the adapters do to one weight: start from ``source``, or what 4 bits leave of it, add each pair."""
 
     source: TensorInfo
+    held: FourBit | None = None
     pairs: list[_Pair] = field(default_factory=list)
 
 
@@ -57,10 +65,11 @@ def check(promise: AdapterMerged, given: Model, made: Model, bench: Bench) -> It
     torch.set_num_threads(bench.threads)
     before, after = _live(given.root()), _live(made)
     yield _same_names(given.root(), made, before, after)
-    recipes, unknown = _recipes(given, before)
+    held = held_in_four_bits(given.chain()) if promise.base == "as-trained" else None
+    recipes, unknown = _recipes(given, before, held)
     if unknown:
         yield Check("merge-adapter-known", passed=False, detail=f"no weight of the base for {some(unknown)}")
-    adapted, wrong, others = _Tally(), [], []
+    adapted, wrong, others, rounded = _Tally(), [], [], _Tally()
     names = sorted(set(before) & set(after))
     for number, name in enumerate(names):
         bench.progress(number, len(names), name)
@@ -69,11 +78,25 @@ def check(promise: AdapterMerged, given: Model, made: Model, bench: Bench) -> It
             wrong.append(f"{name} {recipe.source.shape} -> {result.shape}")
         elif recipe.pairs:
             adapted.add(name, recipe, result)
+        elif recipe.held is not None:
+            rounded.add(name, recipe, result)
         elif not _unchanged(recipe.source, result):
             others.append(name)
     yield Check("merge-shapes", not wrong, len(wrong), 0, "; ".join(wrong[:3]))
     yield Check("merge-others-unchanged", not others, len(others), 0, f"changed: {some(others)}" if others else "")
-    yield from adapted.checks()
+    found = [*adapted.checks(), *_held_checks(rounded, held)]
+    yield from found
+    if not (unknown or wrong or others) and set(before) == set(after) and all(one.passed for one in found):
+        yield from live.check(given, made, held, bench)
+
+
+def _held_checks(rounded: _Tally, held: FourBit | None) -> Iterator[Check]:
+    """Yield the findings on weights that no adapter names and that were in 4 bits."""
+    if held is None:
+        return
+    odd = sorted({*rounded.wrong, *rounded.not_finite})
+    detail = f"not as {held.format} leaves them: {some(odd)}" if odd else f"{rounded.count} weights"
+    yield Check("merge-as-trained", not odd, rounded.worst, 1.0, detail)
 
 
 def _live(model: HfModel) -> dict[str, TensorInfo]:
@@ -95,9 +118,12 @@ def _same_names(
     return Check("merge-tensors", not parts, len(missing) + len(extra), 0, "; ".join(parts))
 
 
-def _recipes(given: HfAdapter, before: Mapping[str, TensorInfo]) -> tuple[dict[str, _Recipe], list[str]]:
+def _recipes(
+    given: HfAdapter, before: Mapping[str, TensorInfo], held: FourBit | None
+) -> tuple[dict[str, _Recipe], list[str]]:
     """Read every adapter of the chain, first trained first."""
-    recipes = {name: _Recipe(source) for name, source in before.items()}
+    narrow = set(held.names) if held is not None else set()
+    recipes = {name: _Recipe(source, held if name in narrow else None) for name, source in before.items()}
     unknown = []
     for adapter in given.chain():
         config = adapter.adapter_config()
@@ -151,6 +177,7 @@ class _Tally:
             self.wrong.append(name)  # the adapter does not fit this base at all
             return
         worst, moved, should_move = 0.0, False, False
+        held = None if recipe.held is None else Held(recipe.source, recipe.held)
         pieces = zip(
             stored.ranges(result.shape),
             stored.rows(recipe.source.file, recipe.source.name, stored.ranges(result.shape)),
@@ -161,14 +188,17 @@ class _Tally:
             if not bool(found.isfinite().all()):
                 self.not_finite.append(name)
                 return
-            old, new = source.double(), found.double()
             delta, loss = _delta(factors, where)
+            new = found.double()
+            old = source.double() if held is None else held.explaining(new - delta, where)
             exact = old + delta
             bound = _half_unit(exact, found) + EPS32 * ((len(factors) + 1) * old.abs() + loss)
             worst = max(worst, float(((new - exact).abs() / bound).max()))
             rounded = exact.to(found.dtype).double()
             moved |= bool((new != old).any())
             should_move |= bool((rounded != old).any())
+            if not factors:
+                continue
             self.along += float(((new - old) * delta).sum())
             self.expected += float(((rounded - old) * delta).sum())
             self.length += float((delta * delta).sum())

@@ -56,7 +56,7 @@ class MergeAdapter(Pass[HfAdapter, HfModel]):
     )
     base: Literal["as-trained", "original"] = param(
         "as-trained",
-        help="Onto what: the weights as the adapter was trained on them, in 4 bits where it was, or the base's own.",
+        help="Onto what: the weights as they were while the adapter was trained, maybe 4 bits, or the base's own.",
     )
 
     def check(self, model: HfAdapter, target: Target) -> None:

@@ -36,8 +36,8 @@ STARTING = 12.0  # seconds: imports, loading, reading the data
 
 
 def forecast(
-    profile: Profile, machine: Machine, rows: int, *, form: AdapterForm, arguments: Mapping[str, Any], dtype: Dtype,
-    a_linear: float | None = None,
+    profile: Profile, machine: Machine, rows: int, *, form: AdapterForm, arguments: Mapping[str, Any],
+    dtype: Dtype, a_linear: float | None = None,
 ) -> Forecast:  # fmt: skip
     """Return the forecast. Weights count whether copied or mapped from their file: every step reads all of them.
 

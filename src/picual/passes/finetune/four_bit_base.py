@@ -22,9 +22,15 @@ if TYPE_CHECKING:
 HALVES = ("BF16", "F16")
 
 
-def linears_of(model: HfModel) -> tuple[str, ...]:
-    """Return the weights that can be held in 4 bits: those of linear layers, the head left out."""
-    return tuple(f"{name}.weight" for name, _ in _linears(_empty(model), model))
+def linears_of(model: HfModel) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the weights of linear layers that can be held in 4 bits, and those that cannot, the head left out.
+
+    Where a block goes on in the next row, ``bitsandbytes`` takes the scale of another on a processor (0.50.2).
+    """
+    whole: dict[bool, list[str]] = {True: [], False: []}
+    for name, linear in _linears(_empty(model), model):
+        whole[linear.in_features % BLOCK == 0].append(f"{name}.weight")
+    return tuple(whole[True]), tuple(whole[False])
 
 
 def load_four_bit(
@@ -116,8 +122,8 @@ def _layer(linear: Any, stored: TensorInfo, how: FourBit, compute: torch.dtype) 
         quant_type=how.format, module=layer, bnb_quantized=True,
     )  # fmt: skip
     layer.quant_state = state
-    # Its kernel for answering multiplies in bfloat16 whatever is asked, has no gradient, and packs the weights anew
-    # for good: after one evaluation in the middle of a training the layers below would learn nothing.
+    # Its kernel for answering multiplies in bfloat16 whatever is asked, has no gradient, and packs the weights
+    # anew for good: after one evaluation in the middle of a training the layers below would learn nothing.
     layer.support_avx512bf16_for_cpu = False
     return layer
 

@@ -103,8 +103,8 @@ class Lora(Pass[HfModel, HfAdapter]):
             )
             held = self._held(model)
             plan = training.Training(
-                network=self._network(model, held, context), form=form, examples=data, tokenizer=tokenizer, arguments=asked.values,
-                data=context.data[str(self.data)], dtype=self.dtype,
+                network=self._network(model, held, context), form=form, examples=data, tokenizer=tokenizer,
+                arguments=asked.values, data=context.data[str(self.data)], dtype=self.dtype,
             )  # fmt: skip
             adapted, metrics = training.train(plan, context)
             save_adapter(adapted, model, context.folder)

@@ -62,6 +62,12 @@ class Qlora(Lora):
                 where=str(model.path),
                 hint="give the model's checkpoint in float32, float16 or bfloat16",
             )
+        if not any(tensors[f"{name}.weight"].shape[1] % BLOCK == 0 for name in linear):
+            raise Refused(
+                f"no linear layer's inputs are a multiple of {BLOCK}: none can be held in 4 bits",
+                where=str(model.path),
+                hint="train with `lora`, which holds the weights as they are",
+            )
         for name in self.modules_to_save:
             if any(f".{module}".endswith(f".{name}") for module in linear):
                 raise Refused(
@@ -81,14 +87,16 @@ class Qlora(Lora):
     def _held(self, model: HfModel) -> FourBit | None:
         from picual.passes.finetune.four_bit_base import linears_of
 
-        return FourBit(format=self.quant_type, double_quant=self.double_quant, names=linears_of(model))
+        return FourBit(format=self.quant_type, double_quant=self.double_quant, names=linears_of(model)[0])
 
     def _network(self, model: HfModel, held: FourBit | None, context: PassContext) -> Callable[[str], Any]:
         import torch
 
-        from picual.passes.finetune.four_bit_base import held_bytes, load_four_bit
+        from picual.passes.finetune.four_bit_base import held_bytes, linears_of, load_four_bit
 
         assert held is not None
+        for name in linears_of(model)[1]:
+            context.skipped(name, f"held as it is: its rows are not made of whole blocks of {BLOCK}")
         gpu = torch.cuda.is_available() and not training_arguments.read(self.training).values.get("use_cpu")
         compute, note = compute_dtype_of(self.compute_dtype, hardware.machine(), gpu=gpu)
         if note:
