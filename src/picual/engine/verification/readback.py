@@ -208,6 +208,8 @@ class Reference:
         head = self._network.get_output_embeddings()
         if not isinstance(head, torch.nn.Linear) or any(name == "bias" for name, _ in head.named_parameters()):
             return
+        if head.weight.device.type != "meta":
+            return
         remove_hook_from_module(head)
         head.weight = torch.nn.Parameter(self._weights[HEAD], requires_grad=False)
 
