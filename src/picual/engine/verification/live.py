@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 ADAPTER_FILE = "adapter_model.safetensors"
 WINDOWS = 2  # of the built-in text, up to 512 tokens
-# Largest difference, of the largest logit. Honest merges of a 135M model: 2e-6 in float32; the roundings of each
-# weight to 16 bits give the rest.
-BOUNDS = {"F32": 1e-3, "F64": 1e-3, "F16": 2e-2, "BF16": 1e-1}
+# Largest difference, of the largest logit. Honest merges of a 135M model gave 2e-6 in float32, and 6e-3 in bfloat16:
+# that is what rounding each weight does, which the checks on weights hold to half a unit.
+BOUNDS = {"F32": 1e-3, "F64": 1e-3, "F16": 1e-2, "BF16": 5e-2}
 
 
 def check(given: HfAdapter, made: HfModel, held: FourBit | None, bench: Bench) -> Iterator[Check]:
