@@ -35,8 +35,8 @@ def test_an_adapter_from_elsewhere_says_nothing(tmp_path: Path) -> None:
     "text",
     [
         '{"version": 2, "digest": "a", "weights": null}', '{"version": 1, "weights": null}',
-        '{"version": 1, "digest": "a", "weights": {"format": "nf3", "block": 64, "double_quant": false, "names": []}}',
-        '{"version": 1, "digest": "a", "weights": {"format": "nf4", "block": 32, "double_quant": false, "names": []}}',
+        '{"version": 1, "digest": "a", "weights": {"format": "nf3", "block": 64, "double_quant": true, "names": []}}',
+        '{"version": 1, "digest": "a", "weights": {"format": "nf4", "block": 32, "double_quant": true, "names": []}}',
     ],
 )  # fmt: skip
 def test_what_this_version_does_not_know_is_refused(text: str, tmp_path: Path) -> None:

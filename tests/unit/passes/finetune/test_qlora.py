@@ -171,9 +171,7 @@ def test_the_adapter_says_what_it_was_trained_on(train: Train, llama: HfModel) -
     made, _ = train(training={"max_steps": 1}, quant_type="fp4", double_quant=True, **EXACT)
     whole, _ = train(training={"max_steps": 1})
     names = tuple(sorted(linears_of(llama)[0]))
-    assert read(made.path) == TrainedOn(
-        base_digest(llama), FourBit(format="fp4", double_quant=True, names=names)
-    )
+    assert read(made.path) == TrainedOn(base_digest(llama), FourBit(format="fp4", double_quant=True, names=names))
     assert read(whole.path) == TrainedOn(base_digest(llama), None)
 
 
@@ -205,7 +203,7 @@ def test_check_refuses_what_cannot_be_held_or_trained(tmp_path: Path) -> None:
     tensors = load_file(model.path / FILE)
     name = "model.layers.0.self_attn.q_proj.weight"
     save_file({**tensors, name: tensors[name].to(torch.int8)}, model.path / FILE, {"format": "pt"})
-    with pytest.raises(Refused, match="`model.layers.0.self_attn.q_proj.weight` holds I8"):
+    with pytest.raises(Refused, match=r"`model.layers.0.self_attn.q_proj.weight` holds I8"):
         Qlora(data="x").check(model, Target())
     cut = {n: t[:, :60].contiguous() if t.ndim == 2 and "embed" not in n else t for n, t in tensors.items()}
     save_file(cut, model.path / FILE, {"format": "pt"})
