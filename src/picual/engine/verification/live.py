@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from picual.engine.verification.checks import Bench, Check
-from picual.engine.verification.fidelity import windows_of
+from picual.engine.verification.fidelity import WINDOW, windows_of
 from picual.engine.verification.readback import Reference, Stored
 from picual.errors import UnreadableModel
 from picual.models import HfAdapter, HfModel
@@ -44,7 +44,8 @@ def check(given: HfAdapter, made: HfModel, held: FourBit | None, bench: Bench) -
         bench: Of the gate.
     """
     root = given.root()
-    windows = windows_of(root, int(root.config().get("max_position_embeddings") or 256))[:WINDOWS]
+    lengths = (root.config().get(name) for name in ("max_position_embeddings", "n_positions", "n_ctx"))
+    windows = windows_of(root, int(next(filter(None, lengths), WINDOW)))[:WINDOWS]
     bound = max(BOUNDS.get(tensor.dtype, 0.0) for tensor in made.tensors().values())
     largest, scale = 0.0, 0.0
     with quiet():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 LORA = ("lora",)
+QLORA = ("qlora",)
 MERGE = ("mergeadapterweights",)
 BUILD = ("modelbuilder", "genaimodelexporter")
 QUANTIZERS = ("rtn", "kquant", "gptq", "gptqquantizer", "gptqmodel", "autoawqquantizer")  # of checkpoints
