@@ -1,4 +1,4 @@
-"""The seed's config with its pass turned into QLoRA, on the real model: trained in 4 bits, merged onto them, int4."""
+"""The seed's config with its pass turned into QLoRA, on the real model: trained in 4 bits, merged, int4."""
 
 from __future__ import annotations
 

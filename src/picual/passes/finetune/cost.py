@@ -61,7 +61,7 @@ def forecast(
     at_once = longest * min(batch, max(rows, 1) if rows else batch)
     activations = at_once * _kept_a_token(profile, form, layers, width, arguments)
     logits = min(HEAD_PIECE, at_once) * profile.vocabulary * 4 * HEAD_COPIES
-    weights = width * profile.parameters
+    weights = float(width * profile.parameters)
     if a_linear is not None:
         # One layer at a time is widened, and what has been freed since the last one may not have been reused.
         widened = 2 * width * max((inputs * outputs for inputs, outputs in _adapted(profile, ())), default=0)

@@ -139,20 +139,26 @@ def _keep_halves(
     names = {id(module): name for name, module in network.named_modules()}
     embedding, head = network.get_input_embeddings(), network.get_output_embeddings()
     home = f"{names[id(embedding)]}.weight"
-    is_shared = head is not None and HEAD not in tensors
-    trained = {
-        name for name in in_full if any(f".{names[id(one)]}".endswith(f".{name}") for one in (embedding, head))
-    }
-    if trained or tensors[home].dtype not in HALVES or dtype != torch.float32:
+    ends = {f".{names[id(one)]}" for one in (embedding, head) if one is not None}
+    if dtype != torch.float32 or any(end.endswith(f".{name}") for name in in_full for end in ends):
         return
-    if type(embedding) is torch.nn.Embedding:
+    is_shared = head is not None and HEAD not in tensors
+    head_is_plain = _is_plain(head, torch.nn.Linear)
+    if _is_plain(embedding, torch.nn.Embedding) and tensors[home].dtype in HALVES and (
+        head_is_plain or not is_shared
+    ):  # fmt: skip
         kept = StoredEmbedding(_stored(tensors[home]), embedding.padding_idx, dtype)
         network.set_submodule(names[id(embedding)], kept)
-        if is_shared and type(head) is torch.nn.Linear and head.bias is None:
+        if is_shared:
             network.set_submodule(names[id(head)], StoredHead(kept.weight))
-    if not is_shared and type(head) is torch.nn.Linear and head.bias is None and tensors[HEAD].dtype in HALVES:
+    if not is_shared and head_is_plain and tensors[HEAD].dtype in HALVES:
         weight = torch.nn.Parameter(_stored(tensors[HEAD]), requires_grad=False)
         network.set_submodule(names[id(head)], StoredHead(weight))
+
+
+def _is_plain(module: Any, kind: type) -> bool:
+    """Say whether a module does no more than its kind does without a bias."""
+    return type(module) is kind and getattr(module, "bias", None) is None
 
 
 def _complete(model: HfModel, network: Any, tensors: Mapping[str, TensorInfo], lost: set[str]) -> None:

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from picual import _lazy
 from picual.errors import MissingDependency, Refused
 from picual.hardware import Target
-from picual.models import HfAdapter, HfModel
+from picual.models import HfAdapter, HfModel, four_bit
 from picual.models.hf_loading import load_network
 from picual.models.trained_on import FourBit, TrainedOn, base_digest
 from picual.passes.adapters.merge import MergeAdapter
@@ -176,21 +176,19 @@ def test_a_finished_shard_of_another_base_is_not_taken_for_ours(tmp_path: Path) 
     assert (made.path / FILE).read_bytes() == (expected.path / FILE).read_bytes()
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_threads_do_not_change_the_bytes(threads: int, tmp_path: Path) -> None:
-    """More scales than one thread sums alone: their mean goes by the number of threads where it is not pinned."""
-    from picual.models.four_bit import dequantized
-
-    weight = torch.randn(2048, 2048, generator=torch.Generator().manual_seed(4))
-    how = FourBit(format="nf4", double_quant=True)
+def test_threads_do_not_change_the_mean_of_the_scales() -> None:
+    """Several threads sum in another order; which size and seed shows it is a matter of luck: one of six does."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    expected = dequantized(weight, how)
-    torch.set_num_threads(threads)
-    found = dequantized(weight, how)
-    assert torch.get_num_threads() == threads
+    scales = [torch.rand(200_000 + 1000 * seed, generator=torch.Generator().manual_seed(seed)) for seed in range(6)]
+    plain, pinned = set(), set()
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        plain.add(tuple(float(one.mean()) for one in scales))
+        pinned.add(tuple(float(four_bit._mean(one)) for one in scales))
+        assert torch.get_num_threads() == threads
     torch.set_num_threads(before)
-    assert torch.equal(found, expected)
+    assert len(plain) > 1, "the test wants a mean that goes by the number of threads"
+    assert len(pinned) == 1
 
 
 def test_halves_are_rounded_once_to_their_own_type(tmp_path: Path) -> None:
