@@ -35,17 +35,24 @@ def library() -> Any:
     return _lazy.need("bitsandbytes", extra="qlora", by="a base held in 4 bits")
 
 
-def dequantized(weight: torch.Tensor, how: FourBit) -> torch.Tensor:
+def dequantized(weight: torch.Tensor, how: FourBit, name: str = "") -> torch.Tensor:
     """Return what is left of a weight (N, K) after 4 bits, float32."""
-    packed, state = quantized(weight, how)
+    packed, state = quantized(weight, how, name)
     found: torch.Tensor = library().functional.dequantize_4bit(packed, state)
     return found
 
 
-def quantized(weight: torch.Tensor, how: FourBit) -> tuple[torch.Tensor, Any]:
-    """Return the codes of a weight (N, K), two in a byte, and the scales as ``bitsandbytes`` keeps them."""
+def quantized(weight: torch.Tensor, how: FourBit, name: str = "") -> tuple[torch.Tensor, Any]:
+    """Return the codes of a weight (N, K), two in a byte, and the scales as ``bitsandbytes`` keeps them.
+
+    Args:
+        weight: As the checkpoint has it.
+        how: It is held.
+        name: Of the weight, where something may have been taken off it before.
+    """
     functional = library().functional
-    packed, state = functional.quantize_4bit(weight.float().contiguous(), blocksize=BLOCK, quant_type=how.format)
+    given = _without_what_was_taken_off(weight, how, name)
+    packed, state = functional.quantize_4bit(given, blocksize=BLOCK, quant_type=how.format)
     if not how.double_quant:
         return packed, state
     scales = state.absmax
@@ -55,6 +62,20 @@ def quantized(weight: torch.Tensor, how: FourBit) -> tuple[torch.Tensor, Any]:
         absmax=narrow, shape=state.shape, dtype=state.dtype, blocksize=BLOCK, code=state.code,
         quant_type=how.format, offset=offset, state2=own,
     )  # fmt: skip
+
+
+def _without_what_was_taken_off(weight: torch.Tensor, how: FourBit, name: str) -> torch.Tensor:
+    """Return W - B A, summed in float64: the order of a sum must not decide on a rounding."""
+    from safetensors import safe_open
+
+    if how.taken_off is None:
+        return weight.float().contiguous()
+    with safe_open(how.taken_off, framework="pt") as tensors:
+        if f"{name}.b" not in tensors.keys():  # noqa: SIM118  # it is no mapping
+            return weight.float().contiguous()
+        b, a = (tensors.get_tensor(f"{name}.{one}").double().to(weight.device) for one in ("b", "a"))
+    left: torch.Tensor = (weight.double() - b @ a).float()
+    return left
 
 
 def _mean(values: torch.Tensor) -> torch.Tensor:

@@ -168,7 +168,7 @@ def _as_trained(network: Any, model: HfAdapter) -> None:
         except AttributeError as error:
             raise _does_not_fit(model, f"it was trained beside a `{name}`") from error
         with torch.no_grad():
-            weight.copy_(dequantized(weight, held))
+            weight.copy_(dequantized(weight, held, name))
 
 
 def _merge(network: Any, adapter: HfAdapter) -> Any:

@@ -19,6 +19,7 @@ from picual.models.hf import HfAdapter, HfModel, read_json
 from picual.models.safetensors_file import read_pieces
 
 FILE = "trained_on.json"
+TAKEN_OFF = "loftq.safetensors"  # beside it: what was taken off weights before they were held
 VERSION = 1
 BLOCK = 64  # weights that share one scale
 FORMATS = ("nf4", "fp4")
@@ -37,32 +38,38 @@ class FourBit:
         double_quant: Whether the scales of the blocks were held in 8 bits themselves.
         names: Of the weights, as the checkpoint has them.
         block: Weights that share one scale.
+        taken_off: File with factors B and A, ``NAME.b`` and ``NAME.a``, of a product that was taken off a weight
+            before it was held; None where nothing was.
     """
 
     format: Format
     double_quant: bool
     names: tuple[str, ...] = ()
     block: int = BLOCK
+    taken_off: Path | None = None
 
     def to_wire(self) -> dict[str, Any]:
         """Return the JSON form."""
         return {
             "format": self.format, "block": self.block, "double_quant": self.double_quant,
-            "names": sorted(self.names),
+            "names": sorted(self.names), "taken_off": None if self.taken_off is None else TAKEN_OFF,
         }  # fmt: skip
 
     @classmethod
-    def from_wire(cls, wire: Mapping[str, Any]) -> FourBit:
-        """Rebuild the value from its JSON form.
+    def from_wire(cls, wire: Mapping[str, Any], folder: Path) -> FourBit:
+        """Rebuild the value from its JSON form and the folder that it lies in.
 
         Raises:
             ValueError: It is of a kind that this version does not know.
         """
         if wire["format"] not in FORMATS or int(wire["block"]) != BLOCK:
             raise ValueError(f"the base was held as `{wire['format']}` in blocks of {wire['block']}")
+        taken_off = None if wire.get("taken_off") is None else folder / TAKEN_OFF
+        if taken_off is not None and not taken_off.is_file():
+            raise ValueError(f"`{TAKEN_OFF}` is missing")
         return cls(
             format=cast("Format", wire["format"]), double_quant=bool(wire["double_quant"]),
-            names=tuple(str(name) for name in wire["names"]),
+            names=tuple(str(name) for name in wire["names"]), taken_off=taken_off,
         )  # fmt: skip
 
 
@@ -91,7 +98,7 @@ def read(folder: Path) -> TrainedOn | None:
     try:
         if said["version"] != VERSION:
             raise ValueError(f"it is of version {said['version']}; this Picual reads {VERSION}")
-        held = None if said["weights"] is None else FourBit.from_wire(said["weights"])
+        held = None if said["weights"] is None else FourBit.from_wire(said["weights"], folder)
         return TrainedOn(str(said["digest"]), held)
     except (KeyError, TypeError, ValueError) as error:
         raise UnreadableModel(

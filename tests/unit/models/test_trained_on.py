@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from picual.errors import UnreadableModel
 from picual.models import HfAdapter, HfModel
-from picual.models.trained_on import FILE, FourBit, TrainedOn, base_digest, held_in_four_bits, read
+from picual.models.trained_on import FILE, TAKEN_OFF, FourBit, TrainedOn, base_digest, held_in_four_bits, read
 from picual.testing import tiny_model
 
 HELD = FourBit(format="fp4", double_quant=True, names=("a.weight", "b.weight"))
@@ -25,6 +26,17 @@ def folder(path: Path) -> Path:
 def test_what_is_written_is_read_again(weights: FourBit | None, tmp_path: Path) -> None:
     TrainedOn("abc", weights).write(tmp_path)
     assert read(tmp_path) == TrainedOn("abc", weights)
+
+
+def test_what_was_taken_off_is_found_beside_the_file_and_missed_where_it_is_not(tmp_path: Path) -> None:
+    file = tmp_path / TAKEN_OFF
+    held = replace(HELD, taken_off=file)
+    TrainedOn("abc", held).write(tmp_path)
+    with pytest.raises(UnreadableModel, match=f"`{TAKEN_OFF}` is missing"):
+        read(tmp_path)
+    file.write_bytes(b"")
+    assert read(tmp_path) == TrainedOn("abc", held)
+    assert str(tmp_path) not in (tmp_path / FILE).read_text()
 
 
 def test_an_adapter_from_elsewhere_says_nothing(tmp_path: Path) -> None:

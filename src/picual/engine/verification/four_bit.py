@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from picual.engine.verification import tensors as stored
-from picual.models.safetensors_file import TensorInfo
+from picual.models.safetensors_file import TensorInfo, read_header
 from picual.models.trained_on import FourBit
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Held:
     def __init__(self, weight: TensorInfo, how: FourBit) -> None:
         import torch
 
-        flat = stored.read(weight.file, weight.name).float().reshape(-1)
+        flat = _without_what_was_taken_off(weight, how).reshape(-1)
         filled = torch.nn.functional.pad(flat, (0, -len(flat) % how.block)).reshape(-1, how.block)
         scales = filled.abs().amax(dim=1)  # (blocks,)
         kept = _after_eight_bits(scales) if how.double_quant else scales
@@ -63,6 +63,16 @@ class Held:
 
         nearest, second = self.values[rows].double(), self.others[rows].double()
         return torch.where((found - second).abs() < (found - nearest).abs(), second, nearest)
+
+
+def _without_what_was_taken_off(weight: TensorInfo, how: FourBit) -> torch.Tensor:
+    """Return what was held of a weight (N, K), float32: W, or W - B A where the adapter's folder has these."""
+    found = stored.read(weight.file, weight.name)
+    factors = {} if how.taken_off is None else read_header(how.taken_off)
+    if f"{weight.name}.b" not in factors:
+        return found.float()
+    b, a = (stored.weight_of(factors, f"{weight.name}.{one}").double() for one in ("b", "a"))
+    return (found.double() - b @ a).float()
 
 
 def _nearest(

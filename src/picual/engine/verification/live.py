@@ -12,12 +12,14 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from picual.engine.verification import tensors as stored
 from picual.engine.verification.checks import Bench, Check
 from picual.engine.verification.fidelity import WINDOW, windows_of
 from picual.engine.verification.readback import Reference, Stored
 from picual.errors import UnreadableModel
 from picual.models import HfAdapter, HfModel
 from picual.models.hf_loading import first_line, load_checkpoint, quiet
+from picual.models.safetensors_file import read_header
 from picual.models.trained_on import FourBit
 
 if TYPE_CHECKING:
@@ -135,6 +137,7 @@ def _in_four_bits(model: HfModel, held: FourBit) -> Any:
             model.path, dtype=torch.float32, quantization_config=how, device_map="cpu", local_files_only=True,
             trust_remote_code=model.trust_remote_code,
         )  # fmt: skip
+        network = _taken_off(network, model, held)
     finally:
         torch.set_num_threads(threads)
     narrow = {n: m for n, m in network.named_modules() if isinstance(m, bitsandbytes.nn.Linear4bit)}
@@ -142,6 +145,22 @@ def _in_four_bits(model: HfModel, held: FourBit) -> Any:
         raise UnreadableModel(f"`{odd[0]}` is in 4 bits on one side alone", where=str(model.path))
     for layer in narrow.values():
         layer.support_avx512bf16_for_cpu = False  # it would multiply in bfloat16
+    return network
+
+
+def _taken_off(network: Any, model: HfModel, held: FourBit) -> Any:
+    """Return the network with the weights held anew off which a product was taken before."""
+    import bitsandbytes
+
+    factors = {} if held.taken_off is None else read_header(held.taken_off)
+    for name in sorted(one.removesuffix(".b") for one in factors if one.endswith(".b")):
+        b, a = (stored.weight_of(factors, f"{name}.{one}").double() for one in ("b", "a"))
+        left = (stored.weight_of(model.tensors(), name).double() - b @ a).float()
+        layer = network.get_submodule(name.removesuffix(".weight"))
+        layer.quant_state = None
+        layer.weight = bitsandbytes.nn.Params4bit(
+            left, requires_grad=False, quant_type=held.format, compress_statistics=held.double_quant, module=layer
+        ).to("cpu")
     return network
 
 

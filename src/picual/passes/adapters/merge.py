@@ -169,6 +169,7 @@ def _inputs(model: HfAdapter, dtype: str, held: FourBit | None) -> str:
     files = [*model.root().weight_files()]
     for link in model.chain():
         files += [link.path / "adapter_config.json", link.path / ADAPTER_FILE]
+    files += [held.taken_off] if held is not None and held.taken_off is not None else []
     how = None if held is None else held.to_wire()
     return fingerprint.digest([dtype, how, *([str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files)])
 
@@ -179,7 +180,7 @@ def _merged(source: TensorInfo, edits: list[Edit], held: FourBit | None) -> torc
 
     wide = torch.float64 if source.dtype == "F64" else torch.float32
     stored = rewriting.read(source.file, source.name)
-    weight = stored.to(wide) if held is None else four_bit.dequantized(stored, held).to(wide)
+    weight = stored.to(wide) if held is None else four_bit.dequantized(stored, held, source.name).to(wide)
     for edit in edits:
         if isinstance(edit, LowRank):
             a, b = rewriting.read(edit.file, edit.a), rewriting.read(edit.file, edit.b)

@@ -111,7 +111,7 @@ def _layer(linear: Any, stored: TensorInfo, how: FourBit, compute: torch.dtype) 
     import torch
 
     bnb = library()
-    packed, state = quantized(_stored(stored), how)
+    packed, state = quantized(_stored(stored), how, stored.name)
     with torch.device("meta"):
         layer = bnb.nn.Linear4bit(
             linear.in_features, linear.out_features, linear.bias is not None, compute,

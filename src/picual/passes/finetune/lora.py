@@ -101,10 +101,11 @@ class Lora(Pass[HfModel, HfAdapter]):
             data = examples(
                 self._named(self.data, context), self._named(self.eval_data, context), tokenizer, context
             )
-            held = self._held(model)
+            held = self._held(model, context)
             plan = training.Training(
                 network=self._network(model, held, context), form=form, examples=data, tokenizer=tokenizer,
                 arguments=asked.values, data=context.data[str(self.data)], dtype=self.dtype,
+                begin=lambda adapted: self._begin(adapted, context),
             )  # fmt: skip
             adapted, metrics = training.train(plan, context)
             save_adapter(adapted, model, context.folder)
@@ -126,7 +127,7 @@ class Lora(Pass[HfModel, HfAdapter]):
         count = rows.get(self.data or "", 0)
         return forecast(profile, machine, count, form=self._form(self.modules), arguments=values, dtype=self.dtype)
 
-    def _held(self, model: HfModel) -> FourBit | None:
+    def _held(self, model: HfModel, context: PassContext) -> FourBit | None:
         """Return which weights of the base are held in 4 bits: none here."""
         return None
 
@@ -135,6 +136,9 @@ class Lora(Pass[HfModel, HfAdapter]):
         import torch
 
         return lambda dtype: load_checkpoint(model, getattr(torch, dtype))
+
+    def _begin(self, adapted: Any, context: PassContext) -> None:
+        """Change a fresh adapter before it is trained: it stays as it is here."""
 
     def _form(self, modules: tuple[str, ...]) -> AdapterForm:
         return AdapterForm(

@@ -3,7 +3,7 @@
 When: where `lora` does not fit into memory. `merge-adapter` then merges onto the weights as they were trained on.
 Cost: as `lora`, and every layer's weights are widened each time they are used; linear layers take a seventh of the
 memory of float32.
-Source: Dettmers et al., "QLoRA", arXiv 2305.14314.
+Source: Dettmers et al., "QLoRA", arXiv 2305.14314; `init: loftq`: Li et al., "LoftQ", arXiv 2310.08659.
 
 The network that is trained is not the base but what 4 bits leave of it. An adapter corrects that rounding too: on
 the base's own weights it would correct errors that are not there.
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from picual import hardware
-from picual.errors import Refused
+from picual.errors import BadValue, Refused
 from picual.hardware import Machine, Target
 from picual.models import HfModel, Profile
 from picual.models.trained_on import BLOCK, FourBit
@@ -25,7 +25,7 @@ from picual.passes.finetune import training_arguments
 from picual.passes.finetune.cost import forecast
 from picual.passes.finetune.lora import Lora
 from picual.passes.finetune.precision import FAST_BF16
-from picual.passes.finetune.targets import HEAD, linear_modules
+from picual.passes.finetune.targets import HEAD, linear_modules, targets_of
 from picual.space import param
 
 FLOATS = ("F32", "BF16", "F16")
@@ -49,6 +49,24 @@ class Qlora(Lora):
     compute_dtype: Literal["auto", "float32", "bfloat16"] = param(
         "auto", help="In which the 4-bit layers multiply; `auto`: bfloat16 where the machine is fast at it."
     )
+    init: Literal["default", "loftq"] = param(
+        "default", help="Where the update starts: at zero, or at what 4 bits lose of each adapted weight (LoftQ)."
+    )
+    loftq_iterations: int = param(
+        1, help="Rounds of LoftQ: from the second on, 4 bits hold what the update of the round before leaves."
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse numbers outside their domain.
+
+        Raises:
+            BadValue: Says which.
+        """
+        super().__post_init__()
+        if self.loftq_iterations < 1:
+            raise BadValue(
+                f"`loftq_iterations` is {self.loftq_iterations}; it must be at least 1", hint="loftq_iterations: 1"
+            )
 
     def check(self, model: HfModel, target: Target) -> None:
         """Refuse what `lora` does, weights that are not floats, and a held layer that is to be trained in full."""
@@ -84,10 +102,23 @@ class Qlora(Lora):
             dtype=self.dtype, a_linear=0.5 + (NARROW_SCALE if self.double_quant else SCALE) / BLOCK,
         )  # fmt: skip
 
-    def _held(self, model: HfModel) -> FourBit | None:
+    def _held(self, model: HfModel, context: PassContext) -> FourBit | None:
+        from picual.passes.finetune import loftq
         from picual.passes.finetune.four_bit_base import linears_of
 
-        return FourBit(format=self.quant_type, double_quant=self.double_quant, names=linears_of(model)[0])
+        names = linears_of(model)[0]
+        held = FourBit(format=self.quant_type, double_quant=self.double_quant, names=names)
+        if self.init == "default":
+            return held
+        adapted = {f"{name}.weight" for hits in targets_of(model, self.modules).values() for name in hits}
+        chosen = [name for name in names if name in adapted]
+        return loftq.write(model, chosen, held, context, rank=self.rank, rounds=self.loftq_iterations)
+
+    def _begin(self, adapted: Any, context: PassContext) -> None:
+        if self.init == "loftq":
+            from picual.passes.finetune import loftq
+
+            loftq.begin(adapted, context)
 
     def _network(self, model: HfModel, held: FourBit | None, context: PassContext) -> Callable[[str], Any]:
         import torch

@@ -32,6 +32,7 @@ class Training:
     arguments: Mapping[str, Any]  # of ``TrainingArguments``, under their present names
     data: DataConfig  # of the examples to train on
     dtype: Dtype
+    begin: Callable[[Any], None] = lambda _adapted: None  # changes a fresh adapter before the training
 
 
 def train(plan: Training, context: PassContext) -> tuple[Any, dict[str, Any]]:
@@ -82,6 +83,7 @@ def _work(plan: Training, arguments: Any, seed: int, context: PassContext) -> Wo
     network = plan.network(dtype)
     network.config.use_cache = False
     adapted = add_adapter(network, plan.form)
+    plan.begin(adapted)
     adapted.to(arguments.device)
     loss = Loss(adapted, smoothing=arguments.label_smoothing_factor, compiled=arguments.torch_compile)
     if not loss.choose(plan.examples.train[0].input_ids):

@@ -58,6 +58,7 @@ KNOWN = (
     *(name for names, _, _ in _FIELDS for name in names), *UNUSED, *_FOUR_BIT,
     "train_data_config", "eval_data_config", "eval_dataset_size", "training_args",
 )  # fmt: skip
+KNOWN_OF_LOFTQ = (*KNOWN, "loftq_iter")
 
 
 def read_qlora(context: Context, step: Step) -> dict[str, Any]:
@@ -71,6 +72,13 @@ def read_qlora(context: Context, step: Step) -> dict[str, Any]:
         step.reader.ledger.note(step.path("compute_dtype"), "defaulted", text)
     step.reader.drop_all(_SAVED)
     return _read(context, step)
+
+
+def read_loftq(context: Context, step: Step) -> dict[str, Any]:
+    """Return the fields of `qlora` that starts as LoftQ does: nf4, with plain scales."""
+    step.fields["init"] = "loftq"
+    _field(step, ("loftq_iter",), "loftq_iterations", None)
+    return read_qlora(context, step)
 
 
 def read_lora(context: Context, step: Step) -> dict[str, Any]:

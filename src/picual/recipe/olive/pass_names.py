@@ -4,6 +4,7 @@ from __future__ import annotations
 
 LORA = ("lora",)
 QLORA = ("qlora",)
+LOFTQ = ("loftq",)
 MERGE = ("mergeadapterweights",)
 BUILD = ("modelbuilder", "genaimodelexporter")
 QUANTIZERS = ("rtn", "kquant", "gptq", "gptqquantizer", "gptqmodel", "autoawqquantizer")  # of checkpoints

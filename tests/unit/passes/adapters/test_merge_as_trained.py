@@ -179,7 +179,9 @@ def test_a_finished_shard_of_another_base_is_not_taken_for_ours(tmp_path: Path) 
 def test_threads_do_not_change_the_mean_of_the_scales() -> None:
     """Several threads sum in another order; which size and seed shows it is a matter of luck: one of six does."""
     before = torch.get_num_threads()
-    scales = [torch.rand(200_000 + 1000 * seed, generator=torch.Generator().manual_seed(seed)) for seed in range(6)]
+    scales = [
+        torch.rand(200_000 + 1000 * seed, generator=torch.Generator().manual_seed(seed)) for seed in range(6)
+    ]
     plain, pinned = set(), set()
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)

@@ -39,7 +39,7 @@ class TestContract(PassContract):
 class TestContractInFourBits(PassContract):
     a_pass = Qlora(
         data="phrases", rank=4, dropout=0.2, modules=("qkv_proj", "down_proj"), double_quant=True, dtype="float32",
-        compute_dtype="float32",
+        compute_dtype="float32", init="loftq", loftq_iterations=2,
         training=Settings({"max_steps": 3, "per_device_train_batch_size": 2, "learning_rate": 1e-3}),
     )  # fmt: skip
     a_model = staticmethod(fused)
