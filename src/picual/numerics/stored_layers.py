@@ -35,10 +35,11 @@ class StoredEmbedding(torch.nn.Embedding):
 class StoredHead(torch.nn.Linear):
     """A head without bias that computes in the type of its inputs, whatever its weight is held in."""
 
-    def __init__(self, weight: torch.nn.Parameter) -> None:
+    def __init__(self, weight: torch.Tensor) -> None:
         torch.nn.Module.__init__(self)
         self.out_features, self.in_features = weight.shape
-        self.weight = weight
+        is_shared = isinstance(weight, torch.nn.Parameter)
+        self.weight = weight if is_shared else torch.nn.Parameter(weight, requires_grad=False)
         self.register_parameter("bias", None)
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:

@@ -152,8 +152,7 @@ def _keep_halves(
         if is_shared:
             network.set_submodule(names[id(head)], StoredHead(kept.weight))
     if not is_shared and head_is_plain and tensors[HEAD].dtype in HALVES:
-        weight = torch.nn.Parameter(_stored(tensors[HEAD]), requires_grad=False)
-        network.set_submodule(names[id(head)], StoredHead(weight))
+        network.set_submodule(names[id(head)], StoredHead(_stored(tensors[HEAD])))
 
 
 def _is_plain(module: Any, kind: type) -> bool:
