@@ -9,9 +9,11 @@ from typing import Any
 
 from picual import _lazy
 from picual.errors import UnreadableModel
+from picual.models.four_bit import dequantized
 from picual.models.hf import HfAdapter, HfCheckpoint, HfModel, read_json
 from picual.models.quantized import QuantizedHfModel
 from picual.models.quantized_weights import open_weight
+from picual.models.trained_on import held_in_four_bits
 
 
 @contextlib.contextmanager
@@ -53,7 +55,10 @@ def load_tokenizer(root: HfCheckpoint) -> Any:
 
 
 def load_network(model: HfCheckpoint | HfAdapter, *, on_gpu: bool) -> Any:
-    """Return the network of a model, adapters merged in: float32, or as stored on a GPU."""
+    """Return the network of a model, adapters merged in: float32, or as stored on a GPU.
+
+    What an adapter was trained beside in 4 bits is as 4 bits left it: the network is the one that was trained.
+    """
     import torch
 
     if isinstance(model, QuantizedHfModel):
@@ -62,6 +67,7 @@ def load_network(model: HfCheckpoint | HfAdapter, *, on_gpu: bool) -> Any:
     if isinstance(model, HfModel):
         return load_checkpoint(model, "auto" if on_gpu else torch.float32)
     network = load_checkpoint(model.root(), torch.float32)
+    _as_trained(network, model)
     for adapter in model.chain():
         network = _merge(network, adapter)
     stored = model.root().config()
@@ -148,6 +154,21 @@ def _load_quantized(model: QuantizedHfModel) -> Any:
         )
     network.tie_weights()
     return network
+
+
+def _as_trained(network: Any, model: HfAdapter) -> None:
+    """Put in what 4 bits left of the weights that the adapters were trained beside."""
+    import torch
+
+    held = held_in_four_bits(model.chain())
+    for name in held.names if held is not None else ():
+        assert held is not None
+        try:
+            weight = network.get_parameter(name)
+        except AttributeError as error:
+            raise _does_not_fit(model, f"it was trained beside a `{name}`") from error
+        with torch.no_grad():
+            weight.copy_(dequantized(weight, held, name))
 
 
 def _merge(network: Any, adapter: HfAdapter) -> Any:

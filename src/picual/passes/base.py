@@ -59,7 +59,12 @@ class AdapterTrained(Promise):
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterMerged(Promise):
-    """Every adapted weight moved by the adapter's own delta, recomputed in fp64; every other is unchanged."""
+    """Every adapted weight moved by the adapter's own delta, recomputed in fp64; every other is unchanged.
+
+    And the merged network answers as the base does with its adapter live.
+    """
+
+    base: str = "as-trained"  # or original: whether what moved is what 4 bits left of a weight, or the weight
 
     weights: tuple[float, ...] = ()  # how often the update of each adapter counts; none: once
 

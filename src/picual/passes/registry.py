@@ -15,6 +15,7 @@ from picual.space import Settings
 BUILT_IN: dict[str, str] = {
     "lora": "picual.passes.finetune.lora:Lora",
     "full-finetune": "picual.passes.finetune.full_finetune:FullFinetune",
+    "qlora": "picual.passes.finetune.qlora:Qlora",
     "merge-adapter": "picual.passes.adapters.merge:MergeAdapter",
     "rotate": "picual.passes.rotate.rotate:Rotate",
     "quantize": "picual.passes.quantize.quantize:Quantize",

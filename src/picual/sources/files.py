@@ -12,8 +12,9 @@ from picual.models.hf import COMPANIONS
 
 # Everything that a loader or the prompt contract reads. Training leftovers, model cards and pickles are not.
 PATTERNS = (
-    "*.safetensors", "*.safetensors.index.json", "config.json", "adapter_config.json", "genai_config.json",
-    "processor_config.json", "preprocessor_config.json", "*.onnx", "*.onnx.data", "*.jinja", "*.py", *COMPANIONS,
+    "*.safetensors", "*.safetensors.index.json", "config.json", "adapter_config.json", "trained_on.json",
+    "genai_config.json", "processor_config.json", "preprocessor_config.json", "*.onnx", "*.onnx.data", "*.jinja",
+    "*.py", *COMPANIONS,
 )  # fmt: skip
 # Some repositories carry their weights a second time, for another loader.
 LEFT_OUT = ("consolidated*.safetensors", "*/*")

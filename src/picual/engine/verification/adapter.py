@@ -12,6 +12,7 @@ from picual.engine.verification.checks import Bench, Check, some
 from picual.engine.verification.updates import Found, updates_of
 from picual.models import HfAdapter, Model
 from picual.models.safetensors_file import TensorInfo
+from picual.models.trained_on import base_digest, read
 from picual.passes.base import AdapterTrained
 
 LETTERS = {"lora_A.weight": "A", "lora_B.weight": "B", "lora_embedding_A": "A", "lora_embedding_B": "B"}
@@ -32,6 +33,7 @@ def check(promise: AdapterTrained, given: Model, made: Model, bench: Bench) -> I
     yield Check("adapter-complete", not lacking, share, 1.0, detail)
     yield _shapes(made, whole)
     yield from _values(made, whole)
+    yield from _trained_on(made)
 
 
 def targeted(modules: tuple[str, ...], base: Mapping[str, TensorInfo], config: Mapping[str, Any]) -> list[str]:
@@ -46,6 +48,19 @@ def targeted(modules: tuple[str, ...], base: Mapping[str, TensorInfo], config: M
         wanted = {layers} if isinstance(layers, int) else set(layers)
         found = [name for name in found if int((re.search(r"\.(\d+)\.", name) or [0, -1])[1]) in wanted]
     return found
+
+
+def _trained_on(made: HfAdapter) -> Iterator[Check]:
+    """Hold what the adapter says of its base to the base: a merge will rely on it."""
+    said = read(made.path)
+    if said is None:
+        return
+    base = made.root()
+    differs = said.digest != base_digest(base)
+    names = said.weights.names if said.weights is not None else ()
+    strangers = [name for name in names if name not in base.tensors()]
+    detail = "another digest" if differs else f"the base has no {some(strangers)}" if strangers else ""
+    yield Check("adapter-base", not differs and not strangers, detail=detail)
 
 
 def _every_target_is_in_the_base(modules: tuple[str, ...], targets: list[str]) -> Iterator[Check]:

@@ -6,6 +6,10 @@ For every weight W of the base and every adapter on it, in float64 and by the fo
 
 may differ by half a unit in the last place of W' plus what summing in float32 can lose. A weight that no
 adapter names has the same bytes, or is the same number rounded to another dtype.
+
+Where the adapter was trained beside weights in 4 bits and is merged onto these, W is what 4 bits leave of the
+base's weight, whether an adapter names it or not. If all that holds, the merged network is held to the live one's
+logits.
 """
 
 from __future__ import annotations
@@ -15,12 +19,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from picual.engine.verification import deltas
+from picual.engine.verification import deltas, live
 from picual.engine.verification import tensors as stored
 from picual.engine.verification.checks import Bench, Check, some
+from picual.engine.verification.four_bit import Held
 from picual.engine.verification.updates import TENSOR, Found, updates_of
 from picual.models import HfAdapter, HfModel, Model
 from picual.models.safetensors_file import TensorInfo
+from picual.models.trained_on import FourBit, held_in_four_bits
 from picual.passes.base import AdapterMerged
 
 if TYPE_CHECKING:
@@ -33,9 +39,10 @@ FLOATS = {"F64", "F32", "F16", "BF16"}
 
 @dataclass
 class _Recipe:
-    """What the adapters do to one weight: start from ``source``, apply each update."""
+    """What the adapters do to one weight: start from ``source``, or what 4 bits leave of it, apply each update."""
 
     source: TensorInfo
+    held: FourBit | None = None
     updates: list[Found] = field(default_factory=list)
 
 
@@ -48,10 +55,11 @@ def check(promise: AdapterMerged, given: Model, made: Model, bench: Bench) -> It
     torch.set_num_threads(bench.threads)
     before, after = _live(given.root()), _live(made)
     yield _same_names(given.root(), made, before, after)
-    recipes, unknown = _recipes(given, before, promise.weights)
+    held = held_in_four_bits(given.chain()) if promise.base == "as-trained" else None
+    recipes, unknown = _recipes(given, before, held, promise.weights)
     if unknown:
         yield Check("merge-adapter-known", passed=False, detail=f"no weight of the base for {some(unknown)}")
-    adapted, wrong, others = _Tally(), [], []
+    adapted, wrong, others, rounded = _Tally(), [], [], _Tally()
     names = sorted(set(before) & set(after))
     for number, name in enumerate(names):
         bench.progress(number, len(names), name)
@@ -60,11 +68,25 @@ def check(promise: AdapterMerged, given: Model, made: Model, bench: Bench) -> It
             wrong.append(f"{name} {recipe.source.shape} -> {result.shape}")
         elif recipe.updates:
             adapted.add(name, recipe, result)
+        elif recipe.held is not None:
+            rounded.add(name, recipe, result)
         elif not _unchanged(recipe.source, result):
             others.append(name)
     yield Check("merge-shapes", not wrong, len(wrong), 0, "; ".join(wrong[:3]))
     yield Check("merge-others-unchanged", not others, len(others), 0, f"changed: {some(others)}" if others else "")
-    yield from adapted.checks()
+    found = [*adapted.checks(), *_held_checks(rounded, held)]
+    yield from found
+    if not (unknown or wrong or others) and set(before) == set(after) and all(one.passed for one in found):
+        yield from live.check(given, made, held, bench)
+
+
+def _held_checks(rounded: _Tally, held: FourBit | None) -> Iterator[Check]:
+    """Yield the findings on weights that no adapter names and that were in 4 bits."""
+    if held is None:
+        return
+    odd = sorted({*rounded.wrong, *rounded.not_finite})
+    detail = f"not as {held.format} leaves them: {some(odd)}" if odd else f"{rounded.count} weights"
+    yield Check("merge-as-trained", not odd, rounded.worst, 1.0, detail)
 
 
 def _live(model: HfModel) -> dict[str, TensorInfo]:
@@ -87,10 +109,11 @@ def _same_names(
 
 
 def _recipes(
-    given: HfAdapter, before: Mapping[str, TensorInfo], weights: tuple[float, ...]
+    given: HfAdapter, before: Mapping[str, TensorInfo], held: FourBit | None, weights: tuple[float, ...]
 ) -> tuple[dict[str, _Recipe], list[str]]:
     """Read every adapter of the chain, first trained first."""
-    recipes = {name: _Recipe(source) for name, source in before.items()}
+    narrow = set(held.names) if held is not None else set()
+    recipes = {name: _Recipe(source, held if name in narrow else None) for name, source in before.items()}
     unknown = []
     for adapter, weight in zip(given.chain(), weights or [1.0] * len(given.chain()), strict=True):
         # Whole replacements come first: peft adds its update on top of them.
@@ -131,6 +154,7 @@ class _Tally:
         updates = [update.open() for update in recipe.updates]
         deltas.measured(updates, lambda: _rows_of(recipe.source))
         worst, moved, should_move = 0.0, False, False
+        held = None if recipe.held is None else Held(recipe.source, recipe.held)
         pieces = zip(
             _rows_of(recipe.source),
             stored.rows(result.file, result.name, stored.ranges(result.shape)),
@@ -140,7 +164,10 @@ class _Tally:
             if not bool(found.isfinite().all()):
                 self.not_finite.append(name)
                 return
-            old, new = source.double(), found.double()
+            new, old = found.double(), source.double()
+            if held is not None:  # additive updates alone: what they add does not depend on the weight
+                added, _ = deltas.applied(updates, torch.zeros_like(old), where)
+                old = held.explaining(new - added, where)
             exact, slack = deltas.applied(updates, old, where)
             delta = exact - old
             bound = _half_unit(exact, found) + slack
@@ -148,6 +175,8 @@ class _Tally:
             rounded = exact.to(found.dtype).double()
             moved |= bool((new != old).any())
             should_move |= bool((rounded != old).any())
+            if not updates:
+                continue
             self.along += float(((new - old) * delta).sum())
             self.expected += float(((rounded - old) * delta).sum())
             self.length += float((delta * delta).sum())

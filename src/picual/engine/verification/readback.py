@@ -11,14 +11,15 @@ import ctypes
 import math
 import mmap
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from picual.engine.verification import tensors
 from picual.engine.verification.exported import Exported
 from picual.engine.verification.source import Placed, Source
 from picual.errors import UnreadableModel
-from picual.models import HfCheckpoint
-from picual.models.layout import HEAD
+from picual.models import HfCheckpoint, HfModel
+from picual.models.layout import HEAD, embedding_of, is_tied
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,19 +90,41 @@ class ReadBack(Mapping[str, "torch.Tensor"]):
         return len(self._source.tensors)
 
 
+class Stored(Mapping[str, "torch.Tensor"]):
+    """The weights of a checkpoint in float32, each read when it is asked for; a tied head is the embedding."""
+
+    def __init__(self, model: HfModel) -> None:
+        self._tensors = model.tensors()
+        embedding = embedding_of(self._tensors)
+        if embedding is not None and is_tied(self._tensors, model.config()):
+            self._tensors[HEAD] = self._tensors[embedding]
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        info = self._tensors[name]
+        return tensors.read(info.file, info.name).float()
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self._tensors
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+
 class Reference:
     """The network over weights given by name: hidden states of many windows first, logits window by window.
 
     Args:
         weights: By the checkpoint's names, float32; a tied head is there too.
         model: Whose config says which network.
+        change: Called with the network before its weights are looked for.
     """
 
-    def __init__(self, weights: Mapping[str, torch.Tensor], model: HfCheckpoint) -> None:
+    def __init__(
+        self, weights: Mapping[str, torch.Tensor], model: HfCheckpoint, change: Callable[[Any], None] | None = None
+    ) -> None:
         import torch
         import transformers
         from accelerate import init_empty_weights
-        from accelerate.hooks import attach_align_device_hook
 
         self._weights = weights
         config = transformers.AutoConfig.from_pretrained(
@@ -112,11 +135,24 @@ class Reference:
             self._network: Any = transformers.AutoModelForCausalLM.from_config(
                 config, dtype=torch.float32, trust_remote_code=model.trust_remote_code
             )
+        if change is not None:
+            change(self._network)
         self._network.eval()
         for layers in self._network.modules():
             for layer in layers if isinstance(layers, torch.nn.ModuleList) else ():
                 layer.register_forward_hook(give_back)
-        attach_align_device_hook(self._network, execution_device="cpu", offload=True, weights_map=weights)
+        self._read_when_run()
+
+    def _read_when_run(self) -> None:
+        """Have each module without weights read its own when it runs; what has some already is left alone."""
+        from accelerate.hooks import AlignDevicesHook, add_hook_to_module
+        from accelerate.utils import PrefixedDataset
+
+        for name, module in self._network.named_modules():
+            if any(weight.device.type == "meta" for weight in module.parameters(recurse=False)):
+                own = PrefixedDataset(self._weights, f"{name}." if name else "")
+                hook = AlignDevicesHook("cpu", offload=True, weights_map=own, place_submodules=False)
+                add_hook_to_module(module, hook, append=True)
 
     def hidden(self, windows: npt.NDArray[np.int64]) -> torch.Tensor:
         """Return the last hidden states (windows, T, hidden) of token ids (windows, T)."""
@@ -171,6 +207,8 @@ class Reference:
 
         head = self._network.get_output_embeddings()
         if not isinstance(head, torch.nn.Linear) or any(name == "bias" for name, _ in head.named_parameters()):
+            return
+        if head.weight.device.type != "meta":
             return
         remove_hook_from_module(head)
         head.weight = torch.nn.Parameter(self._weights[HEAD], requires_grad=False)

@@ -8,19 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
 from picual.engine.verification import tensors as stored
 from picual.engine.verification.checks import Bench, Check, some
 from picual.engine.verification.fidelity import TOKENS, windows_of
-from picual.engine.verification.readback import Reference
+from picual.engine.verification.readback import Reference, Stored
 from picual.models import HfModel, Model
-from picual.models.layout import HEAD, embedding_of, is_tied
 from picual.models.safetensors_file import TensorInfo
 from picual.passes.base import NetworkRotated
-
-if TYPE_CHECKING:
-    import torch
 
 # Of a logit. Honest rotations of a 135M model differ by the order of float32 sums: by 0.0002, the stream or not.
 LARGEST = 2e-3
@@ -92,7 +87,7 @@ def _logits(given: HfModel, made: HfModel, bench: Bench) -> Iterator[Check]:
     from picual.numerics.divergence import Divergence
 
     windows = windows_of(given, int(given.config().get("max_position_embeddings") or TOKENS))
-    networks = [Reference(_Stored(model), model) for model in (given, made)]
+    networks = [Reference(Stored(model), model) for model in (given, made)]
     states = []
     for number, network in enumerate(networks):
         bench.progress(number, 3, "torch on the rotated weights" if number else "torch on the given weights")
@@ -105,23 +100,3 @@ def _logits(given: HfModel, made: HfModel, bench: Bench) -> Iterator[Check]:
     yield Check("rotated-tokens", found.positions >= TOKENS, found.positions, TOKENS, "of built-in text")
     detail = f"largest difference of a logit; mean KL {found.mean_kl:.2g}"
     yield Check("rotated-logits", found.largest <= LARGEST, found.largest, LARGEST, detail)
-
-
-class _Stored(Mapping[str, "torch.Tensor"]):
-    """The weights of a checkpoint in float32, each read when it is asked for; a tied head is the embedding."""
-
-    def __init__(self, model: HfModel) -> None:
-        self._tensors = model.tensors()
-        embedding = embedding_of(self._tensors)
-        if embedding is not None and is_tied(self._tensors, model.config()):
-            self._tensors[HEAD] = self._tensors[embedding]
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        info = self._tensors[name]
-        return stored.read(info.file, info.name).float()
-
-    def __iter__(self) -> Iterator[str]:
-        yield from self._tensors
-
-    def __len__(self) -> int:
-        return len(self._tensors)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +61,11 @@ def same_bytes(left: TensorInfo, right: TensorInfo) -> bool:
     if left.nbytes != right.nbytes:
         return False
     return all(one == other for one, other in zip(read_pieces(left), read_pieces(right), strict=True))
+
+
+def weight_of(tensors: Mapping[str, TensorInfo], name: str) -> torch.Tensor:
+    """Return one tensor of a checkpoint by name."""
+    return read(tensors[name].file, name)
 
 
 def _unreadable(file: Path, name: str, error: Exception) -> UnreadableModel:

@@ -19,6 +19,7 @@ from picual.passes.finetune.targets import ALL
 from picual.passes.finetune.training_arguments import CHECKPOINTS_KEPT, steps_of
 
 LIBRARIES = 330_000_000  # bytes once torch, transformers and peft are imported
+FOUR_BIT_LIBRARY = 40_000_000  # bytes once bitsandbytes is imported too
 STATES = 16  # bytes a trained weight: itself, its gradient, two moments, float32 each
 STORED = 12  # bytes a trained weight in a checkpoint: itself and two moments
 # Elements kept for the backward pass, a token and layer: of hidden size, of intermediate size, and of the inputs
@@ -40,8 +41,9 @@ STARTING = 12.0  # seconds: imports, loading, reading the data
 
 
 def forecast(
-    profile: Profile, machine: Machine, rows: int, *, form: AdapterForm, arguments: Mapping[str, Any], dtype: Dtype
-) -> Forecast:
+    profile: Profile, machine: Machine, rows: int, *, form: AdapterForm, arguments: Mapping[str, Any],
+    dtype: Dtype, a_linear: float | None = None,
+) -> Forecast:  # fmt: skip
     """Return the forecast. Weights count whether copied or mapped from their file: every step reads all of them.
 
     Args:
@@ -51,6 +53,7 @@ def forecast(
         form: Of the adapter.
         arguments: Of the training, under their present names.
         dtype: As the recipe asks for it.
+        a_linear: Bytes that a weight of a linear layer takes, where it is not held as ``dtype``.
     """
     gpu = has_gpu() and not arguments.get("use_cpu")
     held, _ = weights_dtype(dtype, machine, gpu=gpu)
@@ -62,7 +65,12 @@ def forecast(
     at_once = _at_once(rows, arguments)
     activations = at_once * _kept_a_token(profile, form, layers, width, arguments)
     logits = min(HEAD_PIECE, at_once) * profile.vocabulary * 4 * HEAD_COPIES
-    memory = LIBRARIES + width * profile.parameters + STATES * trained + activations + logits
+    weights = float(width * profile.parameters)
+    if a_linear is not None:
+        # One layer at a time is widened, and what has been freed since the last one may not have been reused.
+        widened = 2 * width * max((inputs * outputs for inputs, outputs in _adapted(profile, ())), default=0)
+        weights += (a_linear - width) * profile.linear + widened + FOUR_BIT_LIBRARY
+    memory = LIBRARIES + weights + STATES * trained + activations + logits
     memory += _written_out(profile, form, layers)
     tokens = getattr(rows, "tokens", 0) or max(rows, 1) * UNKNOWN_LENGTH
     seen = tokens / max(rows, 1) * _rows_seen(arguments, rows, batch)

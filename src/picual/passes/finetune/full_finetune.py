@@ -22,7 +22,7 @@ from picual.errors import BadValue, Refused, StepFailed, UnknownName, nearest
 from picual.hardware import Machine, Target
 from picual.models import HfModel, Profile
 from picual.models.hf import weight_files
-from picual.models.hf_loading import load_tokenizer, quiet
+from picual.models.hf_loading import load_checkpoint, load_tokenizer, quiet
 from picual.models.layout import DERIVED, HEAD, embedding_of
 from picual.models.safetensors_file import TensorInfo, read_header
 from picual.passes import rewriting
@@ -72,6 +72,8 @@ class FullFinetune(Pass[HfModel, HfModel]):
         self.check(model, context.target)
         for module in self.imports:
             _lazy.need(module, extra=self.extra, by=self.name)
+        import torch
+
         asked = training_arguments.read(self.training)
         for note in asked.notes:
             context.noted(note)
@@ -82,8 +84,8 @@ class FullFinetune(Pass[HfModel, HfModel]):
             tokenizer = load_tokenizer(model)
             data = examples(str(self.data), self.eval_data, tokenizer, context, context_of(model))
             plan = training.Training(
-                model=model, form=None, examples=data, tokenizer=tokenizer, arguments=asked.values,
-                data=data.config, dtype="float32",
+                network=lambda dtype: load_checkpoint(model, getattr(torch, dtype)), form=None, examples=data,
+                tokenizer=tokenizer, arguments=asked.values, data=data.config, dtype="float32",
             )  # fmt: skip
             checkpoint, metrics = training.train_in_full(plan, context)
         context.metrics.update(metrics, train_rows=data.train_rows, eval_rows=data.eval_rows)

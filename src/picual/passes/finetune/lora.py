@@ -12,15 +12,17 @@ minute; what goes on afterwards ends in the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from picual import _lazy
 from picual.errors import BadValue, UnknownName, nearest
 from picual.hardware import Machine, Target
-from picual.models import HfAdapter, HfModel, Profile
-from picual.models.hf_loading import load_tokenizer, quiet
+from picual.models import HfAdapter, HfModel, Profile, four_bit
+from picual.models.hf_loading import load_checkpoint, load_tokenizer, quiet
+from picual.models.mapped_network import load_mapped
+from picual.models.trained_on import FourBit, TrainedOn, base_digest
 from picual.passes.base import AdapterTrained, Forecast, Pass, PassContext, Promise
 from picual.passes.finetune import training, training_arguments
 from picual.passes.finetune.adapter import OUTPUTS_DROPPED, AdapterForm, save_adapter
@@ -94,7 +96,7 @@ class Lora(Pass[HfModel, HfAdapter]):
     def check(self, model: HfModel, target: Target) -> None:
         """Refuse modules that the model does not have; ask for the data."""
         if self.data is None:
-            raise BadValue("`lora` needs `data`", hint="data: NAME, as under `data:` in the recipe")
+            raise BadValue(f"`{self.name}` needs `data`", hint="data: NAME, as under `data:` in the recipe")
         training_arguments.read(self.training)
         targets = targets_of(model, self.modules)
         check_layers(model, self.method, targets)
@@ -103,6 +105,7 @@ class Lora(Pass[HfModel, HfAdapter]):
     def run(self, model: HfModel, context: PassContext) -> HfAdapter:
         """Train, going on from the newest whole checkpoint, and write the adapter."""
         self.check(model, context.target)
+        four_bit.hush()
         for module in self.imports:
             _lazy.need(module, extra=self.extra, by=self.name)
         asked = training_arguments.read(self.training)
@@ -116,12 +119,15 @@ class Lora(Pass[HfModel, HfAdapter]):
                 self._named(self.data, context), self._named(self.eval_data, context), tokenizer, context,
                 context_of(model),
             )  # fmt: skip
+            held = self._held(model, context)
             plan = training.Training(
-                model=model, form=form, examples=data, tokenizer=tokenizer, arguments=asked.values,
-                data=data.config, dtype=self.dtype,
+                network=self._network(model, held, context), form=form, examples=data, tokenizer=tokenizer,
+                arguments=asked.values, data=data.config, dtype=self.dtype,
+                begin=lambda adapted: self._begin(adapted, context),
             )  # fmt: skip
             adapted, metrics = training.train(plan, context)
             save_adapter(adapted, model, context.folder)
+            TrainedOn(base_digest(model), held).write(context.folder)
         context.metrics.update(metrics, train_rows=data.train_rows, eval_rows=data.eval_rows)
         if self.dropout and form.method in OUTPUTS_DROPPED:
             context.noted(
@@ -143,6 +149,22 @@ class Lora(Pass[HfModel, HfAdapter]):
         values = training_arguments.known(self.training)
         count = rows.get(self.data or "", 0)
         return forecast(profile, machine, count, form=self._form(self.modules), arguments=values, dtype=self.dtype)
+
+    def _held(self, model: HfModel, context: PassContext) -> FourBit | None:
+        """Return which weights of the base are held in 4 bits: none here."""
+        return None
+
+    def _network(self, model: HfModel, held: FourBit | None, context: PassContext) -> Callable[[str], Any]:
+        """Return what loads the base with its floats of a dtype."""
+        import torch
+
+        def load(dtype: str) -> Any:
+            return load_mapped(model, dtype, context.scratch) or load_checkpoint(model, getattr(torch, dtype))
+
+        return load
+
+    def _begin(self, adapted: Any, context: PassContext) -> None:
+        """Change a fresh adapter before it is trained: it stays as it is here."""
 
     def _form(self, modules: tuple[str, ...]) -> AdapterForm:
         return AdapterForm(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,6 @@ from typing import Any
 from picual import hardware
 from picual.data.base import DataConfig
 from picual.errors import BadValue
-from picual.models import HfModel
-from picual.models.hf_loading import load_checkpoint
-from picual.models.mapped_network import load_mapped
 from picual.passes.base import PassContext
 from picual.passes.finetune import checkpoints
 from picual.passes.finetune.adapter import AdapterForm, add_adapter, load_weights, with_every_weight
@@ -33,13 +30,14 @@ from picual.passes.finetune.training_arguments import Here, settle
 class Training:
     """What to train, on what, and how."""
 
-    model: HfModel
+    network: Callable[[str], Any]  # the base, its floats of the dtype with this name
     form: AdapterForm | None  # None: no adapter, every weight is trained
     examples: Examples
     tokenizer: Any
     arguments: Mapping[str, Any]  # of ``TrainingArguments``, under their present names
     data: DataConfig  # of the examples to train on
     dtype: Dtype
+    begin: Callable[[Any], None] = lambda _adapted: None  # changes a fresh adapter before the training
 
 
 def train(plan: Training, context: PassContext) -> tuple[Any, dict[str, Any]]:
@@ -100,14 +98,13 @@ def _arguments(plan: Training, seed: int, context: PassContext) -> tuple[Any, Ea
 
 
 def _work(plan: Training, arguments: Any, seed: int, context: PassContext) -> Work:
-    import torch
-
     dtype, note = weights_dtype(plan.dtype, hardware.machine(), gpu=not arguments.use_cpu)
     if note:
         context.noted(note)
-    network = load_mapped(plan.model, dtype, context.scratch) or load_checkpoint(plan.model, getattr(torch, dtype))
+    network = plan.network(dtype)
     network.config.use_cache = False
     adapted = with_every_weight(network) if plan.form is None else add_adapter(network, plan.form)
+    plan.begin(adapted)
     adapted.to(arguments.device)
     quicken(adapted)
     loss = Loss(adapted, smoothing=arguments.label_smoothing_factor, compiled=arguments.torch_compile)

@@ -1,4 +1,4 @@
-"""Olive's LoRA as ours: its parameters under both names, and where they have no counterpart."""
+"""Olive's LoRA and QLoRA as ours: their parameters under both names, and where they have no counterpart."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ from picual.recipe.olive.step import Step
 
 _QLORA: Reason = ("ignored", "belongs to QLoRA; LoRA trains on the unquantized base")
 _TRAINING: Reason = ("ignored", "give it under `training`")
-UNUSED: dict[str, Reason] = {
+_FOUR_BIT: dict[str, Reason] = {
     "double_quant": _QLORA,
     "quant_type": _QLORA,
     "compute_dtype": _QLORA,
     "save_quant_config": _QLORA,
+}
+_SAVED: dict[str, Reason] = {
+    "save_quant_config": ("mapped", "an adapter always says how its base was held, in `trained_on.json`"),
+}
+UNUSED: dict[str, Reason] = {
     "use_ort_trainer": ("ignored", "transformers' trainer is the only one"),
     "ortmodule_onnx_opset_version": ("ignored", "transformers' trainer is the only one"),
     "device_map": ("ignored", "Picual places the model on the device of its host"),
@@ -41,16 +46,48 @@ _FIELDS: tuple[tuple[tuple[str, ...], str, Any], ...] = (
     (("use_rslora",), "use_rslora", None),
     (("torch_dtype",), "dtype", None),
 )
+# Those of QLoRA alone.
+_FOUR_BIT_FIELDS: tuple[tuple[tuple[str, ...], str, Any], ...] = (
+    (("double_quant",), "double_quant", None),
+    (("quant_type",), "quant_type", None),
+    (("compute_dtype",), "compute_dtype", None),
+)
 _RANKS = (16, 32, 64)  # that Olive searches
 _LISTS = ("modules", "modules_to_save")
 KNOWN = (
-    *(name for names, _, _ in _FIELDS for name in names), *UNUSED,
+    *(name for names, _, _ in _FIELDS for name in names), *UNUSED, *_FOUR_BIT,
     "train_data_config", "eval_data_config", "eval_dataset_size", "training_args",
 )  # fmt: skip
+KNOWN_OF_LOFTQ = (*KNOWN, "loftq_iter")
+
+
+def read_qlora(context: Context, step: Step) -> dict[str, Any]:
+    """Return the fields of `qlora`."""
+    for names, ours, default in _FOUR_BIT_FIELDS:
+        _field(step, names, ours, default)
+    if "compute_dtype" in step.fields:
+        step.fields["compute_dtype"] = each(step.fields["compute_dtype"], lambda value: _compute(step, value))
+    else:
+        text = "left out: `auto`, by device (Olive: bfloat16)"
+        step.reader.ledger.note(step.path("compute_dtype"), "defaulted", text)
+    step.reader.drop_all(_SAVED)
+    return _read(context, step)
+
+
+def read_loftq(context: Context, step: Step) -> dict[str, Any]:
+    """Return the fields of `qlora` that starts as LoftQ does: nf4, with plain scales."""
+    step.fields["init"] = "loftq"
+    _field(step, ("loftq_iter",), "loftq_iterations", None)
+    return read_qlora(context, step)
 
 
 def read_lora(context: Context, step: Step) -> dict[str, Any]:
     """Return the fields of `lora`; the check of the recipe looks at their types."""
+    step.reader.drop_all(_FOUR_BIT)
+    return _read(context, step)
+
+
+def _read(context: Context, step: Step) -> dict[str, Any]:
     for names, ours, default in _FIELDS:
         _field(step, names, ours, default)
     if "dtype" not in step.fields:
@@ -85,6 +122,16 @@ def _field(step: Step, names: tuple[str, ...], ours: str, default: Any) -> None:
 
 def _dtype(value: Any) -> Any:
     return value.removeprefix("torch.") if isinstance(value, str) else value
+
+
+def _compute(step: Step, value: Any) -> Any:
+    """Return a type that our 4-bit layers multiply in, for one that Olive's do."""
+    value = _dtype(value)
+    if value != "float16":
+        return value
+    text = "`auto`: 4-bit layers multiply in float32 or bfloat16 here"
+    step.reader.ledger.note(step.path("compute_dtype"), "replaced", text)
+    return "auto"
 
 
 def _holdout(context: Context, step: Step) -> None:

@@ -53,8 +53,14 @@ _LOADING: dict[str, Reason] = {
     "dtype": _STORED_TYPE,
     "device_map": ("ignored", "Picual places the model on the device of its host"),
     "max_memory": ("ignored", "Picual streams a model that does not fit in memory"),
-    "quantization_method": ("later", "loading in 4 bits arrives with the QLoRA pass"),
-    "quantization_config": ("later", "loading in 4 bits arrives with the QLoRA pass"),
+    "quantization_method": (
+        "ignored",
+        "a checkpoint is read as it is stored; to train on it in 4 bits, `QLoRA` says so",
+    ),
+    "quantization_config": (
+        "ignored",
+        "a checkpoint is read as it is stored; to train on it in 4 bits, `QLoRA` says so",
+    ),
     "output_attentions": ("ignored", "attention weights are not among a language model's outputs"),
     "use_cache": ("mapped", "an exported model always has its key-value cache"),
     "extra_args": ("ignored", "Picual loads a checkpoint without further arguments"),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 LORA = ("lora",)
 METHODS = ("dora", "loha", "lokr")  # of adapters, beside LoRA
+QLORA = ("qlora",)
+LOFTQ = ("loftq",)
 MERGE = ("mergeadapterweights",)
 BUILD = ("modelbuilder", "genaimodelexporter")
 QUANTIZERS = ("rtn", "kquant", "gptq", "gptqquantizer", "gptqmodel", "autoawqquantizer")  # of checkpoints

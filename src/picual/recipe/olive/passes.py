@@ -167,6 +167,10 @@ def _step(reading: Reading, name: str, found: Found, link: Link, inside: str = "
         type_, fields, known = "lora", lora.read_lora(context, step), lora.KNOWN
     elif kind in pass_names.METHODS:
         type_, fields, known = "lora", adapter_methods.read_method(context, step, kind), adapter_methods.KNOWN
+    elif kind in pass_names.QLORA:
+        type_, fields, known = "qlora", lora.read_qlora(context, step), lora.KNOWN
+    elif kind in pass_names.LOFTQ:
+        type_, fields, known = "qlora", lora.read_loftq(context, step), lora.KNOWN_OF_LOFTQ
     elif kind in pass_names.MERGE:
         type_, fields, known = "merge-adapter", {}, ()
     elif kind in pass_names.BUILD and not build.only_metadata(step):

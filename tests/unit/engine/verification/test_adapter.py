@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from picual.models.trained_on import FourBit, TrainedOn, base_digest
 from picual.passes.base import AdapterTrained
 from picual.testing.tiny import tiny_model
 
@@ -75,3 +77,15 @@ def test_a_truncated_file_is_a_failed_check(failed: Any, adapter_on: Any, tmp_pa
     whole = (made.path / FILE).read_bytes()
     (made.path / FILE).write_bytes(whole[: len(whole) // 2])
     assert "`adapter_model.safetensors` is cut short" in failed(PROMISE, base, made)["readable"]
+
+
+def test_what_it_says_of_its_base_is_held_to_the_base(failed: Any, adapter_on: Any, tmp_path: Path) -> None:
+    base = tiny_model(tmp_path / "base")
+    made = adapter_on(base, tmp_path / "a")
+    held = FourBit(format="nf4", double_quant=False, names=("model.layers.0.self_attn.q_proj.weight",))
+    TrainedOn(base_digest(base), held).write(made.path)
+    assert not failed(PROMISE, base, made)
+    TrainedOn("0" * 64, held).write(made.path)
+    assert failed(PROMISE, base, made) == {"adapter-base": "another digest"}
+    TrainedOn(base_digest(base), replace(held, names=("model.norm.eight",))).write(made.path)
+    assert failed(PROMISE, base, made) == {"adapter-base": "the base has no `model.norm.eight`"}

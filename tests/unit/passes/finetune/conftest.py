@@ -46,7 +46,7 @@ def train(llama: HfModel, tmp_path: Path) -> Train:
 
     def run(
         *, training: dict[str, Any] | None = None, data: dict[str, Any] | None = None, scratch: Path | None = None,
-        model: HfModel = llama, **fields: Any,
+        model: HfModel = llama, kind: type[Lora] = Lora, **fields: Any,
     ) -> tuple[HfAdapter, PassContext]:  # fmt: skip
         nonlocal count
         count += 1
@@ -58,7 +58,7 @@ def train(llama: HfModel, tmp_path: Path) -> Train:
             data={"tones": write_tones(tmp_path, **(data or {}))},
         )  # fmt: skip
         given = {"data": "tones", "dtype": "float32", **fields}
-        a_pass = Lora(**given, training=Settings({"max_steps": 3, **(training or {})}))
+        a_pass = kind(**given, training=Settings({"max_steps": 3, **(training or {})}))
         a_pass.check(model, context.target)
         return a_pass.run(model, context), context
 

@@ -123,6 +123,7 @@ def test_the_result_holds_the_adapter_its_config_and_the_tokenizer_alone(train: 
     assert {file.name for file in made.path.iterdir()} == companions | {
         "adapter_model.safetensors",
         "adapter_config.json",
+        "trained_on.json",
     }
     config = made.adapter_config()
     assert config["base_model_name_or_path"] == ""

@@ -28,7 +28,7 @@ def adapted(model: HfModel) -> Any:
     network = load_checkpoint(model, torch.float32)
     form = AdapterForm(
         rank=4, alpha=8.0, dropout=0.0, modules=("q_proj", "v_proj", "down_proj"), modules_to_save=(),
-        rank_stabilized=False,
+        method="lora",
     )  # fmt: skip
     made = add_adapter(network, form)
     for name, weight in made.named_parameters():

@@ -164,12 +164,50 @@ def test_the_first_flow_orders_the_steps_and_drops_the_others(olive):
 
 
 def test_a_pass_that_is_not_here_keeps_its_name_and_its_parameters(olive):
-    recipe = olive({"passes": {"q": {"type": "QLoRA", "config": {"double_quant": True}, "lora_r": 4}}})
+    recipe = olive({"passes": {"q": {"type": "LoHa", "config": {"factor": 2}, "lora_r": 4}}})
 
     step = recipe.steps[0]
-    assert (step.type, step.fields) == ("QLoRA", {"double_quant": True, "lora_r": 4})
+    assert (step.type, step.fields) == ("LoHa", {"factor": 2, "lora_r": 4})
     note = next(note for note in recipe.notes if note.path == "passes.q")
-    assert (note.kind, "QLoRA" in note.text) == ("later", True)
+    assert (note.kind, "LoHa" in note.text) == ("later", True)
+
+
+def test_qlora_keeps_what_it_says_about_4_bits(olive):
+    settings = {
+        "double_quant": True, "quant_type": "fp4", "compute_dtype": "torch.bfloat16", "lora_r": 4,
+        "target_modules": ["qkv_proj"], "torch_dtype": "float32", "save_quant_config": False,
+    }  # fmt: skip
+
+    recipe = olive({"passes": {"q": {"type": "QLoRA", "config": settings}}})
+
+    step = recipe.steps[0]
+    assert step.type == "qlora"
+    assert step.fields == {
+        "double_quant": True, "quant_type": "fp4", "compute_dtype": "bfloat16", "dtype": "float32", "rank": 4,
+        "alpha": 16, "dropout": 0.05, "modules": ["qkv_proj"],
+    }  # fmt: skip
+    notes = {note.path.removeprefix("passes.q.config."): note.kind for note in recipe.notes}
+    assert notes["double_quant"] == notes["quant_type"] == notes["compute_dtype"] == "mapped"
+    assert notes["save_quant_config"] == "mapped"
+
+
+def test_loftq_is_qlora_with_another_start(olive):
+    recipe = olive({"passes": {"q": {"type": "LoftQ", "config": {"loftq_iter": 3}, "r": 8, "lora_alpha": 8}}})
+
+    step = recipe.steps[0]
+    assert step.type == "qlora"
+    assert step.fields == {
+        "init": "loftq", "loftq_iterations": 3, "rank": 8, "alpha": 8, "dropout": 0.05
+    }  # fmt: skip
+    notes = {note.path: note.kind for note in recipe.notes}
+    assert notes["passes.q.config.loftq_iter"] == "mapped"
+
+
+def test_qlora_in_float16_multiplies_in_what_is_fast_here(olive):
+    recipe = olive({"passes": {"q": {"type": "QLoRA", "compute_dtype": "float16", "torch_dtype": "float16"}}})
+
+    assert (recipe.steps[0].fields["compute_dtype"], recipe.steps[0].fields["dtype"]) == ("auto", "float16")
+    assert ("passes.q.compute_dtype", "replaced") in {(note.path, note.kind) for note in recipe.notes}
 
 
 def test_a_misspelled_parameter_is_named_with_the_one_it_may_have_been(olive):

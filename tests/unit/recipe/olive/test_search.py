@@ -242,8 +242,8 @@ def test_a_list_of_passes_is_a_choice_between_them(olive):
     assert (step.name, step.type, list(step.fields)) == ("tune", "", ["search"])
     first, second, third = step.fields["search"]
     assert (first["type"], first["rank"], second["rank"]) == ("lora", 8, {"search": [16, 32]})
-    assert third == {"type": "QLoRA", "double_quant": True}
-    assert list(searching.alternatives(step)) == ["lora", "lora 2", "QLoRA"]
+    assert (third["type"], third["double_quant"], third["rank"]) == ("qlora", True, {"search": [16, 32, 64]})
+    assert list(searching.alternatives(step)) == ["lora", "lora 2", "qlora"]
 
 
 def test_passes_of_a_list_that_are_the_same_here_are_one(olive):
