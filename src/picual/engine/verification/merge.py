@@ -166,7 +166,7 @@ class _Tally:
                 return
             new, old = found.double(), source.double()
             if held is not None:  # additive updates alone: what they add does not depend on the weight
-                added, _ = deltas.applied(updates, torch.zeros_like(old), where)
+                added, _ = deltas.applied(updates, old.new_zeros(old.shape), where)
                 old = held.explaining(new - added, where)
             exact, slack = deltas.applied(updates, old, where)
             delta = exact - old
