@@ -56,17 +56,28 @@ def load_network(model: HfCheckpoint | HfAdapter, *, on_gpu: bool) -> Any:
     """Return the network of a model, adapters merged in: float32, or as stored on a GPU."""
     import torch
 
-    if isinstance(model, QuantizedHfModel):
-        return _load_quantized(model)
-    assert isinstance(model, HfModel | HfAdapter)
-    if isinstance(model, HfModel):
-        return load_checkpoint(model, "auto" if on_gpu else torch.float32)
-    network = load_checkpoint(model.root(), torch.float32)
+    if isinstance(model, HfCheckpoint):
+        return load_base(model, "auto" if on_gpu else torch.float32)
+    network = load_base(model.root(), torch.float32)
     for adapter in model.chain():
         network = _merge(network, adapter)
     stored = model.root().config()
     dtype = getattr(torch, str(stored.get("dtype", stored.get("torch_dtype", "float32"))))
     return network.to(dtype) if on_gpu else network
+
+
+def load_base(model: HfCheckpoint, dtype: Any) -> Any:
+    """Return the network of a checkpoint, floats or integers, with its weights as ``dtype``.
+
+    Integers become the numbers they stand for, exactly in float32, which they also are for ``"auto"``.
+    """
+    if isinstance(model, QuantizedHfModel):
+        network = _load_quantized(model)
+        for weight in network.parameters() if dtype != "auto" else ():  # buffers, such as frequencies, stay exact
+            weight.data = weight.data.to(dtype)
+        return network
+    assert isinstance(model, HfModel)
+    return load_checkpoint(model, dtype)
 
 
 def load_checkpoint(model: HfModel, dtype: Any) -> Any:

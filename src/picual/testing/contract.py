@@ -33,7 +33,7 @@ from picual import fingerprint, hardware
 from picual.data.base import DataConfig
 from picual.errors import Refused
 from picual.hardware import Target
-from picual.models import HfAdapter, HfModel, Model, Profile, model_from_wire
+from picual.models import HfAdapter, HfCheckpoint, Model, Profile, model_from_wire
 from picual.passes import registry
 from picual.passes.base import Forecast, Pass, PassContext, Promise
 from picual.space import fields_of, values_of
@@ -278,7 +278,7 @@ def profile_of(model: Model) -> Profile:
     """Return the sizes of a model; for a kind that has none, those of a small network."""
     if isinstance(model, HfAdapter):
         model = model.root()
-    if isinstance(model, HfModel):
+    if isinstance(model, HfCheckpoint):
         return model.profile()
     return Profile(
         architecture="unknown", layers=2, hidden=64, intermediate=96, vocabulary=320, heads=4, kv_heads=2,

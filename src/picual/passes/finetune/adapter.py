@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from picual import _atomic
-from picual.models import HfModel
+from picual.models import HfCheckpoint
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -58,7 +58,7 @@ def load_weights(adapted: Any, folder: Path) -> None:
     set_peft_model_state_dict(adapted, load_file(folder / WEIGHTS))
 
 
-def save_adapter(adapted: Any, model: HfModel, folder: Path) -> None:
+def save_adapter(adapted: Any, model: HfCheckpoint, folder: Path) -> None:
     """Write the adapter, its config and the model's tokenizer files into ``folder``."""
     adapted.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # a model card with the base's path

@@ -4,6 +4,9 @@ When: to teach a model a task or a style from a few hundred examples on.
 Cost: about four floating-point operations a weight and token; the activations of one batch in memory.
 Source: Hu et al., "LoRA", arXiv 2106.09685; rank-stabilized: Kalajdzievski, arXiv 2312.03732.
 
+On a quantized checkpoint the frozen weights are the numbers that its integers stand for, so that the update learns
+to make up for their rounding too; ``build-genai`` ships both as they are.
+
 Training is ``transformers.Trainer`` with an adapter from ``peft``. A kill loses at most a tenth of the steps, or a
 minute; what goes on afterwards ends in the same bytes.
 """
@@ -17,7 +20,7 @@ from typing import Any, ClassVar, Literal
 from picual import _lazy
 from picual.errors import BadValue, UnknownName, nearest
 from picual.hardware import Machine, Target
-from picual.models import HfAdapter, HfModel, Profile
+from picual.models import HfAdapter, HfCheckpoint, HfModel, Profile, QuantizedHfModel
 from picual.models.hf_loading import load_tokenizer, quiet
 from picual.passes.base import AdapterTrained, Forecast, Pass, PassContext, Promise
 from picual.passes.finetune import training, training_arguments
@@ -29,7 +32,7 @@ from picual.space import Choice, FloatRange, Settings, param
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lora(Pass[HfModel, HfAdapter]):
+class Lora(Pass[HfModel | QuantizedHfModel, HfAdapter]):
     """Train a LoRA adapter on a data set."""
 
     name: ClassVar[str] = "lora"
@@ -76,7 +79,7 @@ class Lora(Pass[HfModel, HfAdapter]):
                 f"`dropout` is {self.dropout:g}; it must be from 0 to less than 1", hint="dropout: 0.05"
             )
 
-    def check(self, model: HfModel, target: Target) -> None:
+    def check(self, model: HfCheckpoint, target: Target) -> None:
         """Refuse modules that the model does not have; ask for the data."""
         if self.data is None:
             raise BadValue("`lora` needs `data`", hint="data: NAME, as under `data:` in the recipe")
@@ -84,7 +87,7 @@ class Lora(Pass[HfModel, HfAdapter]):
         targets_of(model, self.modules)
         check_saved(model, self.modules_to_save)
 
-    def run(self, model: HfModel, context: PassContext) -> HfAdapter:
+    def run(self, model: HfCheckpoint, context: PassContext) -> HfAdapter:
         """Train, going on from the newest whole checkpoint, and write the adapter."""
         self.check(model, context.target)
         for module in self.imports:

@@ -10,15 +10,15 @@ from typing import Any
 from picual import hardware
 from picual.data.base import DataConfig
 from picual.errors import BadValue
-from picual.models import HfModel
-from picual.models.hf_loading import load_checkpoint
+from picual.models import HfCheckpoint, QuantizedHfModel
+from picual.models.hf_loading import load_base
 from picual.passes.base import PassContext
 from picual.passes.finetune import checkpoints
 from picual.passes.finetune.adapter import AdapterForm, add_adapter, load_weights
 from picual.passes.finetune.batches import Order, collate
 from picual.passes.finetune.examples import Examples
 from picual.passes.finetune.loss import Loss
-from picual.passes.finetune.precision import Dtype, weights_dtype
+from picual.passes.finetune.precision import Dtype, on_the_grid, weights_dtype
 from picual.passes.finetune.trainer import Work, make_trainer, same_every_time
 from picual.passes.finetune.training_arguments import Here, settle
 
@@ -27,7 +27,7 @@ from picual.passes.finetune.training_arguments import Here, settle
 class Training:
     """What to train, on what, and how."""
 
-    model: HfModel
+    model: HfCheckpoint
     form: AdapterForm
     examples: Examples
     tokenizer: Any
@@ -80,10 +80,11 @@ def _arguments(plan: Training, seed: int, context: PassContext) -> Any:
 def _work(plan: Training, arguments: Any, seed: int, context: PassContext) -> Work:
     import torch
 
-    dtype, note = weights_dtype(plan.dtype, hardware.machine(), gpu=not arguments.use_cpu)
+    asked = on_the_grid(plan.dtype) if isinstance(plan.model, QuantizedHfModel) else plan.dtype
+    dtype, note = weights_dtype(asked, hardware.machine(), gpu=not arguments.use_cpu)
     if note:
         context.noted(note)
-    network = load_checkpoint(plan.model, getattr(torch, dtype))
+    network = load_base(plan.model, getattr(torch, dtype))
     network.config.use_cache = False
     adapted = add_adapter(network, plan.form)
     adapted.to(arguments.device)
