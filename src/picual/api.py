@@ -183,12 +183,14 @@ def _with_data(name: str, fields: Mapping[str, Any], data: Mapping[str, Any]) ->
     return dict(fields)
 
 
-def open_model(folder: Path | str, *, trust: bool = False) -> Session:
+def open_model(folder: Path | str, *, trust: bool = False, adapter: str | None = None) -> Session:
     """Load a Hugging Face, adapter or GenAI folder, or an output folder, to answer in its own runtime.
 
+    ``adapter`` names which of a GenAI folder's adapters answers, or ``none``; left out, the folder says.
     Close what this returns to give the memory back.
     """
-    return open_session(open_folder(Path(folder), trust_remote_code=trust), threads=hardware.physical_cores())
+    model = open_folder(Path(folder), trust_remote_code=trust)
+    return open_session(model, threads=hardware.physical_cores(), adapter=adapter)
 
 
 def generate(folder: Path | str, prompt: str, *, max_new_tokens: int = 256, raw: bool = False) -> str:

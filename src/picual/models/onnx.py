@@ -10,6 +10,9 @@ from picual.models.base import Model
 from picual.models.hf import read_json
 
 
+WEIGHED = ("*.onnx*", "adapters/*.onnx_adapter")  # files of a GenAI folder that hold graph and weights
+
+
 @dataclass(frozen=True)
 class OnnxModel(Model):
     """One ``.onnx`` file, with its external data beside it. ``path`` is the file."""
@@ -34,5 +37,5 @@ class GenaiModel(Model):
         return self.path / str(self.config()["model"]["decoder"].get("filename", "model.onnx"))
 
     def size(self) -> int:
-        """Return the bytes of the graph and its weights: the sum of ``*.onnx*``."""
-        return sum(file.stat().st_size for file in self.path.glob("*.onnx*"))
+        """Return the bytes of the graph and its weights: the sum of ``*.onnx*``, adapters in their own folder too."""
+        return sum(file.stat().st_size for pattern in WEIGHED for file in self.path.glob(pattern))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from picual.engine.verification import tensors as stored
 from picual.engine.verification.checks import Bench, Check, some
-from picual.models import HfAdapter, HfModel, Model
+from picual.models import HfAdapter, HfCheckpoint, HfModel, Model
 from picual.models.safetensors_file import TensorInfo
 from picual.passes.base import AdapterMerged
 
@@ -76,7 +76,7 @@ def check(promise: AdapterMerged, given: Model, made: Model, bench: Bench) -> It
     yield from adapted.checks()
 
 
-def _live(model: HfModel) -> dict[str, TensorInfo]:
+def _live(model: HfCheckpoint) -> dict[str, TensorInfo]:
     """Return the weights as the network uses them: a tied head is the embedding's tensor."""
     found = model.tensors()
     if model.config().get("tie_word_embeddings", HEAD not in found):
@@ -243,3 +243,16 @@ def _unchanged(source: TensorInfo, result: TensorInfo) -> bool:
         strict=True,
     )
     return all(bool((old.to(new.dtype) == new).all()) for old, new in pieces)
+
+
+def updates_of(given: HfAdapter) -> tuple[dict[str, list[_Pair]], list[str]]:
+    """Return the updates of each weight of the base; and what the adapters do beside adding to weights."""
+    before = _live(given.root())
+    recipes, unknown = _recipes(given, before)
+    replaced = [name for name, recipe in recipes.items() if recipe.source is not before[name]]
+    return {name: recipe.pairs for name, recipe in recipes.items() if recipe.pairs}, [*unknown, *replaced]
+
+
+def delta_of(pairs: list[_Pair], where: slice) -> tuple[Any, Any]:
+    """Return the sum of scale * B A for some rows in float64, and how large its terms are: r |b| |a|."""
+    return _delta([_factors(pair) for pair in pairs], where)

@@ -221,8 +221,11 @@ class BuildGenai(Pass[HfModel | QuantizedHfModel | HfAdapter, GenaiModel]):
         """Return: the weights are there at the asked width, the runtime agrees, the prompt contract is kept."""
         precision = self.precision or KEPT
         head = self.head if precision in BITS else "float"
-        weights = WeightsExported(precision=precision, block=self.block, symmetric=self.symmetric, head=head)
-        return (weights, RuntimeAgrees(precision=precision), PromptContractKept())
+        adapters = Settings({self.adapter_name: "", **self.adapters})
+        weights = WeightsExported(
+            precision=precision, block=self.block, symmetric=self.symmetric, head=head, adapters=adapters
+        )
+        return (weights, RuntimeAgrees(precision=precision, adapters=adapters), PromptContractKept())
 
     def compresses(self) -> bool:
         """Say whether weights are rounded."""
