@@ -67,7 +67,9 @@ def add_update(model: ir.Model, linear: FinishedLinear, width: int, height: int,
     before = node.outputs[0]
     uses = tuple(before.uses())
     down = ir.node("MatMul", [node.inputs[0], _input(model, first, (width, rank), floats)], name=f"{first}/MatMul")
-    up = ir.node("MatMul", [down.outputs[0], _input(model, second, (rank, height), floats)], name=f"{second}/MatMul")
+    up = ir.node(
+        "MatMul", [down.outputs[0], _input(model, second, (rank, height), floats)], name=f"{second}/MatMul"
+    )
     both = ir.node("Add", [before, up.outputs[0]], name=f"{linear.stem}.lora/Add")
     model.graph.insert_after(node, [down, up, both])
     for user, place in uses:

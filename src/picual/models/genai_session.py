@@ -181,7 +181,7 @@ class GenaiSession:
             self._load_adapter()
 
     def use(self, adapter: str | None) -> None:
-        """Let another of the folder's adapters answer from now on, ``none`` of them, or the folder's own choice."""
+        """Let another of the folder's adapters answer from now on, ``none``, or the folder's own choice."""
         self._adapter = chosen(self._path, adapter)
         for name in ("generator", "scorer"):
             self._held.pop(name, None)

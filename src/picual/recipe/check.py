@@ -207,6 +207,20 @@ def _values_problems(
             found.append(FieldProblem(item.name, f"`{item.name}` still holds the placeholder `{left}`"))
         elif role == "training" and isinstance(value, Mapping):
             found += _training_problems(item.name, value)
+        elif role == "adapters" and isinstance(value, Mapping):
+            found += _adapter_problems(recipe, item.name, value)
+    return found
+
+
+def _adapter_problems(recipe: Recipe, field: str, folders: Mapping[str, Any]) -> list[FieldProblem]:
+    """Look for the adapters that a pass reads."""
+    found = []
+    for name, folder in folders.items():
+        if isinstance(folder, str) and (Path(folder) / "adapter_config.json").is_file():
+            continue
+        shown = named(Path(folder), Path(recipe.folder)) if isinstance(folder, str) else folder
+        hint = "give a folder that peft's `save_pretrained` made, such as `OUT/model` of a run of `lora`"
+        found.append(FieldProblem(f"{field}.{name}", f"adapter `{name}`: there is none in `{shown}`", hint))
     return found
 
 

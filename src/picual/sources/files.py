@@ -16,7 +16,8 @@ from picual.models.quantized import FILE as QUANTIZATION
 # Everything that a loader or the prompt contract reads. Training leftovers, model cards and pickles are not.
 PATTERNS = (
     "*.safetensors", "*.safetensors.index.json", "config.json", "adapter_config.json", "genai_config.json",
-    "processor_config.json", "preprocessor_config.json", "*.onnx", "*.onnx.data", DESCRIPTION, QUANTIZATION, "*.jinja", "*.py", *COMPANIONS,
+    "processor_config.json", "preprocessor_config.json", "*.onnx", "*.onnx.data", "*.jinja", "*.py",
+    DESCRIPTION, QUANTIZATION, *COMPANIONS,
 )  # fmt: skip
 # Some repositories carry their weights a second time, for another loader.
 LEFT_OUT = ("consolidated*.safetensors", "*/*")

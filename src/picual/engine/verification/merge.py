@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 from picual.engine.verification import tensors as stored
 from picual.engine.verification.checks import Bench, Check, some
-from picual.models import HfAdapter, HfCheckpoint, HfModel, Model
+from picual.models import HfAdapter, HfCheckpoint, HfModel, Model, QuantizedHfModel
+from picual.models.quantized import DTYPE
+from picual.models.quantized_weights import open_weight
 from picual.models.safetensors_file import TensorInfo
 from picual.passes.base import AdapterMerged
 
@@ -87,7 +89,7 @@ def _live(model: HfCheckpoint) -> dict[str, TensorInfo]:
 
 
 def _same_names(
-    base: HfModel, made: HfModel, before: Mapping[str, TensorInfo], after: Mapping[str, TensorInfo]
+    base: HfCheckpoint, made: HfModel, before: Mapping[str, TensorInfo], after: Mapping[str, TensorInfo]
 ) -> Check:
     missing = sorted(set(before) - set(after))
     extra = sorted(set(after) - set(before))
@@ -153,7 +155,7 @@ class _Tally:
         worst, moved, should_move = 0.0, False, False
         pieces = zip(
             stored.ranges(result.shape),
-            stored.rows(recipe.source.file, recipe.source.name, stored.ranges(result.shape)),
+            _rows(recipe.source),
             stored.rows(result.file, result.name, stored.ranges(result.shape)),
             strict=True,
         )
@@ -235,14 +237,26 @@ def _half_unit(exact: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
 def _unchanged(source: TensorInfo, result: TensorInfo) -> bool:
     if source.dtype == result.dtype:
         return stored.same_bytes(source, result)
-    if not {source.dtype, result.dtype} <= FLOATS:
+    if not {source.dtype, result.dtype} <= FLOATS | {DTYPE}:
         return False
     pieces = zip(
-        stored.rows(source.file, source.name, stored.ranges(source.shape)),
+        _rows(source),
         stored.rows(result.file, result.name, stored.ranges(result.shape)),
         strict=True,
     )
     return all(bool((old.to(new.dtype) == new).all()) for old, new in pieces)
+
+
+def _rows(source: TensorInfo) -> Iterator[torch.Tensor]:
+    """Yield the rows of a weight of the base: its numbers, or those that a quantizer's integers stand for."""
+    if source.dtype != DTYPE:
+        yield from stored.rows(source.file, source.name, stored.ranges(source.shape))
+        return
+    import torch
+
+    weight = open_weight(QuantizedHfModel(source.file.parent), source.name)
+    for where in stored.ranges(source.shape):
+        yield torch.from_numpy(weight.rows(where.start, where.stop).copy())
 
 
 def updates_of(given: HfAdapter) -> tuple[dict[str, list[_Pair]], list[str]]:

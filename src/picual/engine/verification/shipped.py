@@ -1,7 +1,7 @@
 """Adapters beside an exported base: does each file add to every weight what the adapter's own files say.
 
-An update W + B A is read back from where the runtime takes it: the graph's two products beside the one with W, and
-the values that the adapter's file has for their inputs. Against it stands scale * B A, computed in float64 from what
+An update is read back from where the runtime takes it: the graph's two products beside the one with W, and the
+values that the adapter's file has for their inputs. Against it stands scale * B A, computed in float64 from what
 was trained.
 """
 
@@ -119,7 +119,7 @@ def _beside(add: ir.Node, node: ir.Node) -> Iterator[tuple[str, str]]:
 
 
 def _defaults(inputs: Mapping[str, tuple[str, str]], exported: Exported) -> Check:
-    """Say whether the base answers where no adapter is given: every input may be left out, and then adds nothing."""
+    """Say whether the base answers where no adapter is given: each input may be left out, and adds nothing then."""
     values = [exported.graph.initializers.get(name) for pair in inputs.values() for name in pair]
     odd = [value for value in values if value is None or value.const_value is None or value.const_value.size]
     return Check("adapter-default", not odd, len(odd), 0, f"{len(values)} inputs, each may be left out")
@@ -147,7 +147,9 @@ def _as_trained(
     parts = [f"no place for {some([*lost, *unknown])}"] * bool(lost or unknown)
     parts += [f"no layer takes {some(foreign)}"] * bool(foreign)
     count = len(lost) + len(unknown) + len(foreign)
-    yield Check("adapter-inputs", not parts, count, 0, f"`{one.name}`: {'; '.join(parts) or f'{len(used)} inputs'}")
+    yield Check(
+        "adapter-inputs", not parts, count, 0, f"`{one.name}`: {'; '.join(parts) or f'{len(used)} inputs'}"
+    )
     detail = f"`{one.name}`: " + (f"not as trained: {some(wrong)}" if wrong else f"{len(one.updates)} weights")
     yield Check("adapter-delta", not wrong, worst, 1.0, detail)
 

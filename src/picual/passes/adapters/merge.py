@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from picual import _atomic, _lazy, fingerprint
 from picual.hardware import Machine, Target
-from picual.models import HfAdapter, HfModel, Profile
-from picual.models.hf import read_json
+from picual.models import HfAdapter, HfCheckpoint, HfModel, Profile, QuantizedHfModel
+from picual.models.quantized import DTYPE
+from picual.models.quantized_weights import open_weight
 from picual.models.safetensors_file import TensorInfo
 from picual.numerics import lora
 from picual.passes import rewriting
@@ -76,14 +77,15 @@ class MergeAdapter(Pass[HfAdapter, HfModel]):
 
     def profile_after(self, profile: Profile) -> Profile:
         """Return the sizes in the asked dtype."""
-        if self.dtype == "keep":
+        if self.dtype == "keep" and not profile.quantized:
             return profile
-        return dataclasses.replace(profile, bytes=profile.parameters * (4 if self.dtype == "float32" else 2))
+        width = 4 if self.dtype in {"keep", "float32"} else 2
+        return dataclasses.replace(profile, bytes=profile.parameters * width, quantized=0)
 
 
 @dataclass(frozen=True)
 class _Work:
-    base: HfModel
+    base: HfCheckpoint
     shards: tuple[Shard, ...]
     edits: Mapping[str, list[Edit]]
     untied: Tie | None  # the head gets its own weight
@@ -91,12 +93,15 @@ class _Work:
 
     def content(self, part: Part) -> Pieces:
         """Return the bytes of a weight that an adapter changes, or that is stored as another type."""
-        return [rewriting.raw(_merged(part.source, self.edits.get(part.name, [])), part.dtype)]
+        weight = _weight(self.base, part.source)
+        return [rewriting.raw(_merged(weight, self.edits.get(part.name, [])), part.dtype)]
 
 
 def _work_of(model: HfAdapter, dtype: str) -> _Work:
     """Lay out every tensor of the result, from headers alone."""
     base = model.root()
+    if dtype == "keep" and isinstance(base, QuantizedHfModel):
+        dtype = "float32"  # what integers stand for lies between narrower numbers
     tensors = base.tensors()
     tie = tie_of(base.config(), tensors)
     edits = edits_of(model.chain(), tensors, tie)
@@ -108,9 +113,9 @@ def _work_of(model: HfAdapter, dtype: str) -> _Work:
         sources[tie.head] = tensors[tie.embedding]
     files: dict[str, list[Part]] = {file.name: [] for file in base.weight_files()}
     for name, source in sources.items():
-        stored = STORED.get(dtype, source.dtype) if source.dtype in FLOATS else source.dtype
+        stored = STORED.get(dtype, source.dtype) if source.dtype in (*FLOATS, DTYPE) else source.dtype
         home = tensors.get(name, source).file.name
-        files[home].append(Part(name, source, stored, is_changed=name in edits))
+        files[home].append(Part(name, source, stored, is_changed=name in edits or source.dtype == DTYPE))
     shards = tuple(Shard(file, tuple(parts)) for file, parts in files.items())
     return _Work(base, shards, edits, untied, _inputs(model, dtype))
 
@@ -122,26 +127,34 @@ def _inputs(model: HfAdapter, dtype: str) -> str:
     return fingerprint.digest([dtype, *([str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files)])
 
 
-def _merged(source: TensorInfo, edits: list[Edit]) -> torch.Tensor:
-    """Return W plus every delta, in float32 (float64 if the base is)."""
+def _weight(base: HfCheckpoint, source: TensorInfo) -> torch.Tensor:
+    """Return W of the base: its numbers, or what its integers stand for, in float32 (float64 if the base is)."""
     import torch
 
+    if isinstance(base, QuantizedHfModel) and source.dtype == DTYPE:
+        return torch.from_numpy(open_weight(base, source.name).rows(0, source.shape[0]).copy())
     wide = torch.float64 if source.dtype == "F64" else torch.float32
-    weight = rewriting.read(source.file, source.name).to(wide)
+    return rewriting.read(source.file, source.name).to(wide)
+
+
+def _merged(weight: torch.Tensor, edits: list[Edit]) -> torch.Tensor:
+    """Return W plus every delta."""
     for edit in edits:
         if isinstance(edit, LowRank):
             a, b = rewriting.read(edit.file, edit.a), rewriting.read(edit.file, edit.b)
             weight += lora.delta(a, b, edit.scale, transposed=edit.transposed)
         else:
-            weight = rewriting.read(edit.file, edit.tensor).to(wide)
+            weight = rewriting.read(edit.file, edit.tensor).to(weight.dtype)
     return weight
 
 
 def _write_config(work: _Work, dtype: str, folder: Path) -> None:
     """Write the base's config, with what the merge changed."""
-    config: dict[str, Any] = read_json(work.base.path / "config.json")
+    config: dict[str, Any] = work.base.config()
     if work.untied is not None:
         config["tie_word_embeddings"] = False
+    if dtype == "keep" and isinstance(work.base, QuantizedHfModel):
+        dtype = "float32"
     if dtype != "keep":
         config.pop("torch_dtype", None)
         config["dtype"] = dtype
@@ -156,4 +169,6 @@ def _tell(work: _Work, context: PassContext) -> None:
             f"`{work.untied.head}` and `{work.untied.embedding}` were tied and no longer hold the same weight: "
             "each is stored, and `tie_word_embeddings` is off"
         )
+    if isinstance(work.base, QuantizedHfModel):
+        context.noted("the base's integers became the float32 numbers that they stand for")
     context.metrics["merged"] = len(work.edits)

@@ -1,12 +1,13 @@
 """Adapters beside their base: each a file of the values that the graph's inputs take, none merged.
 
-The graph gets an input for A and one for B of every linear layer that an adapter changes; see ``graph.lora_inputs``.
+The graph gets inputs for A and B of every linear layer that an adapter changes; see ``graph.lora_inputs``.
 Source: ONNX Runtime, ``onnxruntime.AdapterFormat``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,22 +40,30 @@ def named_adapters(
 
     Raises:
         Refused: One cannot be handed to a graph, or is not of this base.
-        BadValue: A name is taken or no file name.
     """
     root = model.root() if isinstance(model, HfAdapter) else model
     found = {own_name: model} if isinstance(model, HfAdapter) else {}
-    for name, folder in folders.items():
-        if name in found:
-            raise BadValue(
-                f"two adapters would be called `{name}`", where="adapters", hint="set `adapter_name` to another"
-            )
-        found[name] = HfAdapter(Path(str(folder)), root)
-    for name, adapter in found.items():
-        if not name or name == NONE or not all(letter.isalnum() or letter in "-_." for letter in name):
-            what = f"`{name}` is no name for an adapter: letters, digits, `-`, `_` and `.`, and not `{NONE}`"
-            raise BadValue(what, where="adapters", hint="adapters: {french: FOLDER}")
+    found |= {name: HfAdapter(Path(str(folder)), root) for name, folder in folders.items()}
+    for adapter in found.values():
         updates_of(adapter)
     return found
+
+
+def check_names(own_name: str, others: Iterable[str]) -> None:
+    """Refuse names of adapters that are no file names, or taken.
+
+    Raises:
+        BadValue: Says which.
+    """
+    for name in (own_name, *others):
+        if name == NONE or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+            what = f"`adapters`: `{name}` is no name for one: letters, digits, `-`, `_` and `.`, and not `{NONE}`"
+            raise BadValue(what, hint="adapters: {french: FOLDER}")
+    if own_name in others:
+        raise BadValue(
+            f"`adapters`: `{own_name}` is what the adapter is called that the model brings",
+            hint="set `adapter_name` to another",
+        )
 
 
 def updates_of(adapter: HfAdapter) -> dict[str, LowRank]:
@@ -83,7 +92,7 @@ def _plain(name: str, edits: Sequence[Edit], where: str) -> LowRank:
     (first, *_) = edits
     if len(edits) > 1 or not isinstance(first, LowRank) or first.transposed:
         raise Refused(
-            f"the adapter changes `{name}` by more than an update of a linear layer, which no input of a graph holds",
+            f"the adapter changes `{name}` by more than a low-rank update, and no input of a graph takes that",
             where=where,
             hint="put `merge-adapter` before `build-genai`, or train without `modules_to_save`",
         )

@@ -38,7 +38,7 @@ from picual.passes.base import (
     WeightsExported,
 )
 from picual.passes.export import builder_fallback, sizes
-from picual.passes.export.adapter_files import deploy, named_adapters
+from picual.passes.export.adapter_files import check_names, deploy, named_adapters
 from picual.passes.export.assembly import DATA_FILE, Assembly, Choice, assemble, unsourced
 from picual.passes.export.filling import fill
 from picual.passes.export.genai_config import genai_config
@@ -99,6 +99,14 @@ class BuildGenai(Pass[HfModel | QuantizedHfModel | HfAdapter, GenaiModel]):
         Settings(), help="Further adapters on the same base, folders by name.", role="adapters"
     )
 
+    def __post_init__(self) -> None:
+        """Refuse names of adapters that are no file names, or taken.
+
+        Raises:
+            BadValue: Says which.
+        """
+        check_names(self.adapter_name, self.adapters)
+
     def check(self, given: HfCheckpoint | HfAdapter, target: Target) -> None:
         """Refuse unknown networks, stored integers, blocks wider than a layer, and half precision on a CPU."""
         model = _root(given)
@@ -131,7 +139,7 @@ class BuildGenai(Pass[HfModel | QuantizedHfModel | HfAdapter, GenaiModel]):
             )
         if named_adapters(given, self.adapter_name, self.adapters) and not is_known(kind):
             raise Refused(
-                f"networks of type `{kind}` are exported by onnxruntime-genai's builder, without inputs for adapters",
+                f"networks of type `{kind}` are built by onnxruntime-genai's builder, without inputs for adapters",
                 where=str(given.path),
                 hint="put `merge-adapter` before `build-genai`",
             )

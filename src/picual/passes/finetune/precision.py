@@ -26,5 +26,5 @@ def weights_dtype(asked: Dtype, machine: Machine, *, gpu: bool) -> tuple[str, st
 
 
 def on_the_grid(asked: Dtype) -> Dtype:
-    """Return the dtype for weights that a quantizer's integers stand for: half precision would move them off it."""
+    """Return the dtype for weights that integers stand for: half precision would move them off their grid."""
     return "float32" if asked == "auto" else asked
