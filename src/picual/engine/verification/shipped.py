@@ -119,7 +119,7 @@ def _beside(add: ir.Node, node: ir.Node) -> Iterator[tuple[str, str]]:
 
 
 def _defaults(inputs: Mapping[str, tuple[str, str]], exported: Exported) -> Check:
-    """Say whether the base answers where no adapter is given: each input may be left out, and adds nothing then."""
+    """Say whether the base answers where no adapter is given: each input may be left out, adding nothing then."""
     values = [exported.graph.initializers.get(name) for pair in inputs.values() for name in pair]
     odd = [value for value in values if value is None or value.const_value is None or value.const_value.size]
     return Check("adapter-default", not odd, len(odd), 0, f"{len(values)} inputs, each may be left out")

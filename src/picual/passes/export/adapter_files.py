@@ -18,7 +18,6 @@ from picual.graph.lora_inputs import FinishedLinear, add_update, finished_linear
 from picual.models import HfAdapter, HfCheckpoint
 from picual.models.adapter_files import DESCRIPTION, FOLDER, NONE, SUFFIX
 from picual.models.layout import HEAD, TensorSlice, slices_of
-from picual.numerics.low_rank import Update, stacked
 from picual.passes.adapters.edits import Edit, LowRank, edits_of, tie_of
 
 if TYPE_CHECKING:
@@ -165,6 +164,8 @@ def _arrays(
 ) -> dict[str, npt.NDArray[Any]]:
     """Return A^T and B^T of every layer that an adapter changes, by the names of the graph's inputs."""
     import numpy as np
+
+    from picual.numerics.low_rank import Update, stacked
 
     found: dict[str, npt.NDArray[Any]] = {}
     for site in sites:
