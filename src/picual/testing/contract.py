@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,7 +167,8 @@ class PassContract:
         assert kind.name == kind.name.lower().strip() != "", f"`name` is {kind.name!r}: lower case, not empty"
         assert isinstance(kind.version, int), "`version` is not a number"
         assert kind.version >= 1, "`version` starts at 1"
-        assert issubclass(kind.accepts, Model), "declare it as `Pass[InputModel, OutputModel]`"
+        accepted = typing.get_args(kind.accepts) or (kind.accepts,)
+        assert all(issubclass(one, Model) for one in accepted), "declare it as `Pass[InputModel, OutputModel]`"
         assert issubclass(kind.produces, Model), "declare it as `Pass[InputModel, OutputModel]`"
         assert (kind.__doc__ or "").strip(), f"{kind.__name__} has no docstring: it is shown to users"
 
