@@ -138,9 +138,10 @@ def _load_quantized(model: QuantizedHfModel) -> Any:
         model.path, trust_remote_code=model.trust_remote_code, local_files_only=True
     )
     del config.quantization_config
-    network = transformers.AutoModelForCausalLM.from_config(
-        config, dtype=torch.float32, trust_remote_code=model.trust_remote_code
-    )
+    with torch.random.fork_rng(devices=[]):  # what is drawn here is overwritten: later draws are not to know of it
+        network = transformers.AutoModelForCausalLM.from_config(
+            config, dtype=torch.float32, trust_remote_code=model.trust_remote_code
+        )
     stored, state = model.stored(), {}
     for name, info in model.tensors().items():
         if name in stored:
