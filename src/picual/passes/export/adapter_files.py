@@ -129,14 +129,8 @@ def deploy(
     """
     updates = {name: updates_of(adapter) for name, adapter in adapters.items()}
     sites = list(_sites(model, root))
-    known = {name for site in sites for name, _ in site.rows}
     for name, own in updates.items():
-        if lost := sorted(set(own) - known):
-            raise Refused(
-                f"the graph has no linear layer `{lost[0]}`, which adapter `{name}` changes",
-                where=str(adapters[name].path),
-                hint="put `merge-adapter` before `build-genai`",
-            )
+        _refuse_homeless(sites, own, adapters[name])
     wanted = {name for own in updates.values() for name in own}
     changed = [site for site in sites if wanted & {name for name, _ in site.rows}]
     for site in changed:
@@ -145,6 +139,27 @@ def deploy(
         write_adapter(folder / FOLDER / f"{name}{SUFFIX}", _arrays(changed, own, floats))
     _atomic.write_json(folder / DESCRIPTION, {"version": FORMAT_VERSION, "active": next(iter(adapters))})
     return [site.linear.stem for site in changed]
+
+
+def arrays_for(model: ir.Model, adapter: HfAdapter, floats: ir.DataType) -> dict[str, npt.NDArray[Any]]:
+    """Return what an adapter hands to the graph of its base, by the names of the inputs.
+
+    Raises:
+        Refused: The graph has no layer for what the adapter changes.
+    """
+    sites, updates = list(_sites(model, adapter.root())), updates_of(adapter)
+    _refuse_homeless(sites, updates, adapter)
+    return _arrays(sites, updates, floats)
+
+
+def _refuse_homeless(sites: Sequence[Site], updates: Mapping[str, LowRank], adapter: HfAdapter) -> None:
+    known = {name for site in sites for name, _ in site.rows}
+    if lost := sorted(set(updates) - known):
+        raise Refused(
+            f"the graph has no linear layer `{lost[0]}`, which the adapter changes",
+            where=str(adapter.path),
+            hint="put `merge-adapter` before `build-genai`",
+        )
 
 
 def _sites(model: ir.Model, root: HfCheckpoint) -> Iterator[Site]:

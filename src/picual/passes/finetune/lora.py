@@ -22,11 +22,12 @@ from picual.errors import BadValue, UnknownName, nearest
 from picual.hardware import Machine, Target
 from picual.models import HfAdapter, HfCheckpoint, HfModel, Profile, QuantizedHfModel
 from picual.models.hf_loading import load_tokenizer, quiet
-from picual.passes.base import AdapterTrained, Forecast, Pass, PassContext, Promise
+from picual.passes.base import AdapterTrained, Forecast, Pass, PassContext, Promise, WeightsQuantized
 from picual.passes.finetune import training, training_arguments
 from picual.passes.finetune.adapter import AdapterForm, save_adapter
 from picual.passes.finetune.cost import forecast
 from picual.passes.finetune.examples import examples
+from picual.passes.finetune.int4_base import INT4, check_int4, in_int4, int4_profile, with_int4
 from picual.passes.finetune.targets import ALL, check_saved, targets_of
 from picual.space import Choice, FloatRange, Settings, param
 
@@ -60,6 +61,9 @@ class Lora(Pass[HfModel | QuantizedHfModel, HfAdapter]):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = param(
         "auto", help="Of the frozen weights while training; `auto`: bfloat16 where the machine is fast at it."
     )
+    base: Literal["as-given", "int4"] = param(
+        "as-given", help="What the adapter is trained on: the given weights, or int4 of them, which ships with it."
+    )
     training: Settings = param(  # noqa: RUF009  # a mapping that is never changed
         Settings(), help="Arguments of transformers' TrainingArguments, by name.", role="training"
     )
@@ -86,12 +90,15 @@ class Lora(Pass[HfModel | QuantizedHfModel, HfAdapter]):
         training_arguments.read(self.training)
         targets_of(model, self.modules)
         check_saved(model, self.modules_to_save)
+        if self.base == INT4:
+            check_int4(model, target)
 
-    def run(self, model: HfCheckpoint, context: PassContext) -> HfAdapter:
+    def run(self, given: HfCheckpoint, context: PassContext) -> HfAdapter:
         """Train, going on from the newest whole checkpoint, and write the adapter."""
-        self.check(model, context.target)
+        self.check(given, context.target)
         for module in self.imports:
             _lazy.need(module, extra=self.extra, by=self.name)
+        model = in_int4(given, context) if self.base == INT4 else given
         asked = training_arguments.read(self.training)
         for note in asked.notes:
             context.noted(note)
@@ -116,14 +123,25 @@ class Lora(Pass[HfModel | QuantizedHfModel, HfAdapter]):
         return HfAdapter(context.folder, base=model)
 
     def promises(self) -> tuple[Promise, ...]:
-        """Return: every adapted module has an update that is finite and not zero."""
-        return (AdapterTrained(modules=self.modules or (ALL,)),)
+        """Return: every adapted module has a finite update that is not zero; an int4 base is near its source."""
+        trained = AdapterTrained(modules=self.modules or (ALL,))
+        return (trained, WeightsQuantized(nearest=False)) if self.base == INT4 else (trained,)
+
+    def compresses(self) -> bool:
+        """Say whether the base's weights are rounded."""
+        return self.base == INT4
+
+    def profile_after(self, profile: Profile) -> Profile:
+        """Return the sizes of the base that the adapter is on."""
+        return int4_profile(profile) if self.base == INT4 else profile
 
     def forecast(self, profile: Profile, target: Target, machine: Machine, rows: Mapping[str, int]) -> Forecast:
         """Say what weights, adapter, optimizer and the activations of the largest batch take."""
         values = training_arguments.known(self.training)
         count = rows.get(self.data or "", 0)
-        return forecast(profile, machine, count, form=self._form(self.modules), arguments=values, dtype=self.dtype)
+        form = self._form(self.modules)
+        found = forecast(profile, machine, count, form=form, arguments=values, dtype=self.dtype)
+        return found if self.base != INT4 else with_int4(found, profile, target, machine, rows)
 
     def _form(self, modules: tuple[str, ...]) -> AdapterForm:
         return AdapterForm(
