@@ -1,4 +1,4 @@
-"""An adapter trained on the int4 weights it ships with, on a real model, beside its base and switched off again."""
+"""An adapter trained on the int4 weights that it ships with, on a real model: beside its base, and left out."""
 
 from __future__ import annotations
 

@@ -56,6 +56,8 @@ def test_adapters_lie_where_the_recipe_does_and_are_written_so_again(folder: Pat
          " called that the model brings", "adapter_name"),
         ("french: french", '"a/b": french', "line 7, step 3 `build-genai`", "`a/b` is no name", "french: FOLDER"),
         ("french: french", "none: french", "line 7, step 3 `build-genai`", "`none` is no name", "french: FOLDER"),
+        ("{adapters: {french: french}}", "{precision: int4}", "line 7, step 3 `build-genai`",
+         "`precision: int4` would round weights that are integers already", "leave `precision` out"),
         ("{data: tone}", "{data: tone, modules_to_save: [norm]}", "line 6, step 2 `lora`", "trains whole modules",
          "put `merge-adapter` before `build-genai`"),
     ],
@@ -68,3 +70,12 @@ def test_what_cannot_be_deployed_is_named_before_anything_runs(
     assert problem.where == where
     assert what in problem.what
     assert hint in problem.hint
+
+
+def test_a_base_that_is_made_int4_on_the_way_is_not_rounded_again(folder: Path) -> None:
+    text = TEXT.replace("  quantize: {effort: fast}\n", "").replace(
+        "{adapters: {french: french}}", "{precision: int4}"
+    )
+    assert problems(folder, text) == []  # an adapter trained on floats may lie beside an int4 base
+    (problem,) = problems(folder, text.replace("{data: tone}", "{data: tone, base: int4}"))
+    assert "are integers already" in problem.what

@@ -17,6 +17,7 @@ from picual.engine.verification import merge
 from picual.engine.verification.checks import Check, some
 from picual.engine.verification.exported import Exported, Holder
 from picual.engine.verification.source import Placed, Source
+from picual.engine.verification.tensors import ranges
 from picual.errors import UnreadableModel
 from picual.models import GenaiModel, HfAdapter, HfCheckpoint, Model
 from picual.models.adapter_files import adapters_of, arrays_of
@@ -179,7 +180,7 @@ class Updated(Mapping[str, "torch.Tensor"]):
     """Weights with an adapter's updates added: W + scale * B A, as it was trained.
 
     Args:
-        weights: By the checkpoint's names, float32.
+        weights: By the checkpoint's names, float32, made anew each time they are asked for.
         adapter: Of them.
     """
 
@@ -189,8 +190,10 @@ class Updated(Mapping[str, "torch.Tensor"]):
     def __getitem__(self, name: str) -> torch.Tensor:
         """Return one weight in float32."""
         weight = self._weights[name]
-        pairs = self._adapter.updates.get(name)
-        return weight if pairs is None else weight + merge.delta_of(pairs, slice(None))[0].float()
+        pairs = self._adapter.updates.get(name, [])
+        for rows in ranges(tuple(weight.shape)) if pairs else ():  # a few at a time: float64 is wide
+            weight[rows] += merge.delta_of(pairs, rows)[0].float()
+        return weight
 
     def __iter__(self) -> Iterator[str]:
         """Yield the checkpoint's names."""

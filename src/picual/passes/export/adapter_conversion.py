@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from picual.errors import Refused, UnreadableModel
 from picual.graph.skeleton import build_skeleton, is_known
 from picual.hardware import Target
-from picual.models import GenaiModel, HfAdapter, HfCheckpoint, Model
+from picual.models import GenaiModel, HfAdapter, HfCheckpoint, Model, QuantizedHfModel
 from picual.models.adapter_files import SUFFIX, adapters_of, arrays_of
 from picual.models.layout import is_tied
 from picual.passes.export.adapter_files import arrays_for, updates_of, write_adapter
@@ -106,7 +106,7 @@ def _graph_of(root: HfCheckpoint, floats: ir.DataType) -> ir.Model:
             hint="merge the adapter: `picual merge`",
         )
     wide: Literal["fp32", "fp16"] = "fp16" if floats == ir.DataType.FLOAT16 else "fp32"
-    choice = Choice(floats=wide, body=None, head=None, keep=root.kind == "hf-quantized")
+    choice = Choice(floats=wide, body=None, head=None, keep=isinstance(root, QuantizedHfModel))
     config = {**config, "tie_word_embeddings": is_tied(root.tensors(), config)}
     skeleton = build_skeleton(config, floats=wide, provider=Target().provider)
     return assemble(skeleton, root, choice).model

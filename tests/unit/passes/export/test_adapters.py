@@ -222,6 +222,15 @@ def test_a_session_answers_with_the_adapter_that_is_asked_for(two: Any) -> None:
     assert len(set(map(tuple, found.values()))) == 3
 
 
+def test_a_loaded_session_scores_with_the_adapter_it_was_told_to_use(two: Any) -> None:
+    made = two[0]
+    session = GenaiSession(made, threads=1)
+    for name in ("wide", "none", "narrow"):
+        session.use(name)
+        np.testing.assert_array_equal(session.logits(IDS), logits_of(made, name))
+    session.close()
+
+
 def test_scoring_goes_through_the_adapter_too(two: Any) -> None:
     made, _, adapters = two
     rows = [(IDS[:20].tolist(), IDS[20:24].tolist()), (IDS[:20].tolist(), IDS[30:33].tolist())]
