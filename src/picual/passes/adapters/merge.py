@@ -115,7 +115,7 @@ def _work_of(model: HfAdapter, dtype: str) -> _Work:
     for name, source in sources.items():
         stored = STORED.get(dtype, source.dtype) if source.dtype in (*FLOATS, DTYPE) else source.dtype
         home = tensors.get(name, source).file.name
-        files[home].append(Part(name, source, stored, is_changed=name in edits or source.dtype == DTYPE))
+        files[home].append(Part(name, source, stored, is_changed=name in edits))
     shards = tuple(Shard(file, tuple(parts)) for file, parts in files.items())
     return _Work(base, shards, edits, untied, _inputs(model, dtype))
 
