@@ -21,7 +21,7 @@ from picual.executors.base import Executor
 from picual.executors.process import ProcessExecutor
 from picual.hardware import Target
 from picual.metrics import registry as metric_registry
-from picual.models import HfModel
+from picual.models import GenaiModel, HfAdapter, HfCheckpoint, HfModel
 from picual.models.detect import open_folder
 from picual.models.session import Session, open_session
 from picual.plan import Plan
@@ -183,12 +183,14 @@ def _with_data(name: str, fields: Mapping[str, Any], data: Mapping[str, Any]) ->
     return dict(fields)
 
 
-def open_model(folder: Path | str, *, trust: bool = False) -> Session:
+def open_model(folder: Path | str, *, trust: bool = False, adapter: str | None = None) -> Session:
     """Load a Hugging Face, adapter or GenAI folder, or an output folder, to answer in its own runtime.
 
+    ``adapter`` names which of a GenAI folder's adapters answers, or ``none``; left out, the folder says.
     Close what this returns to give the memory back.
     """
-    return open_session(open_folder(Path(folder), trust_remote_code=trust), threads=hardware.physical_cores())
+    model = open_folder(Path(folder), trust_remote_code=trust)
+    return open_session(model, threads=hardware.physical_cores(), adapter=adapter)
 
 
 def generate(folder: Path | str, prompt: str, *, max_new_tokens: int = 256, raw: bool = False) -> str:
@@ -335,6 +337,46 @@ def merge(model: str | Mapping[str, Any], *, output: Path, **fields: Any) -> Out
 def export(model: str | Mapping[str, Any], *, output: Path, **fields: Any) -> Outcome:
     """Export a model for ONNX Runtime GenAI into ``output/model``, e.g. with ``precision="int4"``."""
     return run(one_pass("build-genai", model, fields, output=str(output)))
+
+
+def convert_adapter(
+    adapter: Path | str, file: Path, *, base: Path | str | None = None, model: Path | None = None,
+    halves: bool = False,
+) -> int:  # fmt: skip
+    """Write an adapter in peft's form as a file for ONNX Runtime GenAI; return how many inputs it fills.
+
+    Args:
+        adapter: Its folder.
+        file: To write, by convention ``NAME.onnx_adapter``.
+        base: Folder of the model it was trained on; None: the one that the adapter names.
+        model: Exported folder whose graph takes it; None: what ``build-genai`` would make of the base now.
+        halves: For a graph that computes in half precision; ``model`` says it itself.
+    """
+    from picual.passes.export.adapter_conversion import convert
+
+    root = None if base is None else open_folder(Path(base))
+    if isinstance(root, HfCheckpoint):
+        found: Any = HfAdapter(Path(adapter), root)
+    else:
+        found = open_folder(Path(adapter))
+    if not isinstance(found, HfAdapter) or not isinstance(root, HfCheckpoint | None):
+        odd = found if root is None else root
+        raise Refused(f"this is {odd.title}, not an adapter on a checkpoint", where=str(odd.path),
+                      hint="give the adapter's folder, and its checkpoint with --base")  # fmt: skip
+    onto = None if model is None else open_folder(model)
+    if not isinstance(onto, GenaiModel | None):
+        raise Refused(f"this is {onto.title}, not {GenaiModel.title}", where=str(onto.path),
+                      hint="give a folder that `picual export` made")  # fmt: skip
+    return convert(found, Path(file), model=onto, halves=halves)
+
+
+def extract_adapters(
+    model: Path | str, folder: Path, *, form: Literal["onnx_adapter", "safetensors"] = "onnx_adapter"
+) -> list[Path]:
+    """Write the adapters of an exported folder, or one in peft's form, as files of their own; return these."""
+    from picual.passes.export.adapter_conversion import extract
+
+    return extract(open_folder(Path(model)), Path(folder), form=form)
 
 
 def _stop_at(obstacles: Sequence[PicualError]) -> None:

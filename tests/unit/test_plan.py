@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ import pytest
 
 from picual import api
 from picual.errors import PicualError, UnreadableModel
+from picual.models import HfAdapter, HfModel
+from picual.plan import make_plan
+from picual.store.local import Store
 from picual.testing.tiny import tiny_model
 
 
@@ -132,3 +136,23 @@ def test_rows_that_were_trained_on_and_are_asked_are_counted(
     warnings = [note.text for note in api.plan(recipe).warnings]
 
     assert [text.split(" were")[0] for text in warnings] == ([said] if said else [])
+
+
+def test_what_an_adapter_holds_is_part_of_the_key(
+    recipe: dict[str, Any], tmp_path: Path, random_adapter: Callable[..., HfAdapter]
+) -> None:
+    adapter = random_adapter(HfModel(tmp_path / "model"), tmp_path / "adapter")
+    recipe["passes"]["build-genai"]["adapters"] = {"mine": str(adapter.path)}
+
+    def key() -> str | None:
+        plan = make_plan(api.load(recipe), Store(tmp_path / "store"), hash_source=True)
+        return plan.steps[0].key
+
+    first = key()
+    assert first is not None
+    moved = random_adapter(HfModel(tmp_path / "model"), tmp_path / "moved")
+    recipe["passes"]["build-genai"]["adapters"] = {"mine": str(moved.path)}
+    assert key() == first  # it is known by its content, not by its place
+    config = moved.adapter_config()
+    (moved.path / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": 3}))
+    assert key() != first

@@ -21,6 +21,8 @@ VERBS: dict[str, str] = {
     "merge": "picual.cli.commands.one_pass:merge",
     "quantize": "picual.cli.commands.quantize:quantize",
     "export": "picual.cli.commands.export:export",
+    "convert-adapters": "picual.cli.commands.adapters:convert_adapters",
+    "extract-adapters": "picual.cli.commands.adapters:extract_adapters",
     "evaluate": "picual.cli.commands.evaluate:evaluate",
     "generate": "picual.cli.commands.generate:generate",
     "chat": "picual.cli.commands.generate:chat",

@@ -22,7 +22,7 @@ from picual.errors import BadValue
 from picual.metrics.base import Metric, MetricContext
 from picual.metrics.conditions import Conditions
 from picual.metrics.resampling import interval, median, percentile, ratio_of_medians
-from picual.models import GenaiModel, HfAdapter, HfModel, Model
+from picual.models import GenaiModel, HfAdapter, HfCheckpoint, Model
 from picual.models.session import open_session
 from picual.space import param
 
@@ -142,7 +142,7 @@ def random_ids(vocabulary: int, count: int, seed: int) -> list[int]:
 def vocabulary_of(model: Model) -> int:
     """Return the number of tokens that a model knows."""
     match model:
-        case HfModel():
+        case HfCheckpoint():
             return int(model.config().get("text_config", model.config())["vocab_size"])
         case HfAdapter():
             return vocabulary_of(model.root())

@@ -22,7 +22,7 @@ from picual.errors import BadValue, EnvironmentFault, StepFailed, UnknownName, n
 from picual.metrics.base import Metric, MetricContext, require_counts
 from picual.metrics.classification import NORMAL, wilson
 from picual.metrics.lm_eval_model import as_harness_model
-from picual.models import GenaiModel, HfAdapter, HfModel, Model
+from picual.models import GenaiModel, HfAdapter, HfCheckpoint, Model
 from picual.models.session import open_session
 from picual.space import param
 
@@ -200,7 +200,7 @@ def _inside(folder: str | None) -> Iterator[None]:
 def _length(model: Model) -> int:
     """Return the length of a model's context in tokens."""
     match model:
-        case HfModel():
+        case HfCheckpoint():
             config = model.config()
             return int(config.get("text_config", config).get("max_position_embeddings", USUAL_LENGTH))
         case HfAdapter():

@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 
 from picual.errors import Refused
 from picual.metrics.base import Metric, MetricContext
-from picual.models import GenaiModel, HfAdapter, HfModel, Model, OnnxModel
+from picual.models import GenaiModel, HfAdapter, HfCheckpoint, Model, OnnxModel
+from picual.models.onnx import WEIGHED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +43,12 @@ def counted_files(model: Model) -> list[Path]:
         Refused: A kind of model whose files are not known.
     """
     match model:
-        case HfModel():
+        case HfCheckpoint():
             return model.weight_files()
         case HfAdapter():
             return [*counted_files(model.base), *sorted(model.path.glob("*.safetensors"))]
         case GenaiModel():
-            return sorted(model.path.glob("*.onnx*"))
+            return sorted(file for pattern in WEIGHED for file in model.path.glob(pattern))
         case OnnxModel():
             return sorted(model.path.parent.glob("*.onnx*"))
     raise Refused(

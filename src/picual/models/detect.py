@@ -6,7 +6,7 @@ from pathlib import Path
 
 from picual.errors import UnreadableModel
 from picual.models.base import Model
-from picual.models.hf import HfAdapter, HfModel, read_json
+from picual.models.hf import HfAdapter, HfCheckpoint, HfModel, read_json
 from picual.models.onnx import GenaiModel, OnnxModel
 from picual.models.quantized import FILE as QUANTIZATION
 from picual.models.quantized import QuantizedHfModel
@@ -39,7 +39,7 @@ def open_folder(path: Path, *, trust_remote_code: bool = False) -> Model:
     )
 
 
-def _base_of(adapter: Path, trust_remote_code: bool) -> HfModel | HfAdapter:
+def _base_of(adapter: Path, trust_remote_code: bool) -> HfCheckpoint | HfAdapter:
     named = str(read_json(adapter / "adapter_config.json").get("base_model_name_or_path") or "")
     if not named or not Path(named).is_dir():
         raise UnreadableModel(
@@ -50,6 +50,6 @@ def _base_of(adapter: Path, trust_remote_code: bool) -> HfModel | HfAdapter:
             hint="set `base_model_name_or_path` there to the folder of its base model",
         )
     base = open_folder(Path(named), trust_remote_code=trust_remote_code)
-    if not isinstance(base, HfModel | HfAdapter):
+    if not isinstance(base, HfCheckpoint | HfAdapter):
         raise UnreadableModel(f"the adapter's base is {base.title}", where=named, hint="name a Hugging Face model")
     return base

@@ -23,13 +23,33 @@ Cache = Mapping[str, Any]  # what a run remembers, by the name of the input that
 
 
 class Decoder:
-    """One decoder, loaded. R: rows, T: tokens, S: tokens read before."""
+    """One decoder, loaded. R: rows, T: tokens, S: tokens read before.
 
-    def __init__(self, path: Path, config: Mapping[str, Any], threads: int) -> None:
+    Args:
+        path: Of the graph.
+        config: The model's part of ``genai_config.json``.
+        threads: Inside one operator.
+        adapter: Values of the inputs that an adapter fills, by name.
+
+    Raises:
+        Refused: The graph has no input that the adapter fills.
+    """
+
+    def __init__(
+        self, path: Path, config: Mapping[str, Any], threads: int, adapter: Mapping[str, Any] | None = None
+    ) -> None:
         self._path = path
+        self._adapter = dict(adapter or {})
         self._config = config["decoder"]
         self._session = _open(path, self._config, threads)
         self._inputs = self._session.get_inputs()
+        optional = {item.name for item in self._session.get_overridable_initializers()}
+        if foreign := sorted(set(self._adapter) - optional):
+            raise Refused(
+                f"the graph has no input `{foreign[0]}`, which the adapter fills",
+                where=str(path),
+                hint="export the model with this adapter again",
+            )
         self._logits = str(self._config.get("outputs", {}).get("logits", "logits"))
         self._cache = self._cache_names()
 
@@ -56,7 +76,7 @@ class Decoder:
         past = after or {}
         read = next(iter(past.values())).shape[2] if past else 0  # S
         feed = {item.name: past[item.name] if item.name in past else self._input(item, ids, read)
-                for item in self._inputs}  # fmt: skip
+                for item in self._inputs} | self._adapter  # fmt: skip
         kept = self._cache if keep else {}
         logits, *rest = self._session.run([self._logits, *kept.values()], feed)
         if logits.shape[1] != ids.shape[1]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from picual import _lazy
 from picual.errors import BadValue, UnreadableModel
+from picual.models.adapter_files import adapters_of, arrays_of, chosen
 from picual.models.answers import (
     HALF_A_CHARACTER,
     Pieces,
@@ -48,14 +49,18 @@ class GenaiSession:
         threads: Of the runtime.
         packed: Whether weights are packed for its kernels, which takes about their size in memory. Otherwise they
             stay mapped from the file and every run is several times slower; rounding activations needs packing.
+        adapter: Which of the folder's adapters answers, or ``none``; None: the one that the folder says.
     """
 
-    def __init__(self, model: GenaiModel, *, threads: int, packed: bool = True) -> None:
+    def __init__(
+        self, model: GenaiModel, *, threads: int, packed: bool = True, adapter: str | None = None
+    ) -> None:
         self._og = _lazy.need("onnxruntime_genai", extra="cpu", by=NEEDED_BY)
         self._og.disable_telemetry_events()
         self._path = model.path
         self._threads = threads
         self._packed = packed
+        self._adapter = chosen(model.path, adapter)
         self._config: dict[str, Any] = model.config()["model"]
         self._decoder = model.decoder()
         if not self._decoder.is_file():
@@ -63,6 +68,7 @@ class GenaiSession:
         # Everything native lives in here and nowhere else, to be let go in order, at the latest when Python
         # ends: the runtime complains of leaks otherwise.
         self._held: dict[str, Any] = {}
+        self._loaded_adapters: set[str] = set()
         self._let_go = weakref.finalize(self, _let_go, self._held)
         self._held["tokenizer"] = self._loaded("tokenizer", self._og.Tokenizer, str(model.path))
 
@@ -172,6 +178,15 @@ class GenaiSession:
         self._held.pop("scorer", None)
         if "model" not in self._held:
             self._held["model"] = self._loaded("model", self._load_model)
+            self._load_adapter()
+
+    def use(self, adapter: str | None) -> None:
+        """Let another of the folder's adapters answer from now on, ``none``, or the folder's own choice."""
+        self._adapter = chosen(self._path, adapter)
+        for name in ("generator", "scorer"):
+            self._held.pop(name, None)
+        if "model" in self._held:
+            self._load_adapter()
 
     def close(self) -> None:
         """Give the memory back."""
@@ -232,7 +247,9 @@ class GenaiSession:
         self._held.pop("generator", None)
         parameters = self._og.GeneratorParams(self._held["model"])
         parameters.set_search_options(max_length=longest, batch_size=len(rows), **options)
-        self._held["generator"] = self._og.Generator(self._held["model"], parameters)
+        generator = self._held["generator"] = self._og.Generator(self._held["model"], parameters)
+        if self._adapter is not None:
+            generator.set_active_adapter(self._held["adapters"], self._adapter)
 
     def _read(self, rows: list[list[int]]) -> None:
         """Run the prompts through the network."""
@@ -262,6 +279,16 @@ class GenaiSession:
         config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
         return self._og.Model(config)
 
+    def _load_adapter(self) -> None:
+        """Load the adapter that answers, unless it is loaded; it stays so until the model is let go."""
+        if "adapters" not in self._held and self._adapter is not None:
+            self._held["adapters"] = self._og.Adapters(self._held["model"])
+            self._loaded_adapters.clear()
+        if self._adapter is not None and self._adapter not in self._loaded_adapters:
+            file = adapters_of(self._path)[self._adapter]
+            self._loaded("adapter", self._held["adapters"].load, str(file), self._adapter)
+            self._loaded_adapters.add(self._adapter)
+
     def _loaded(self, what: str, load: Any, *arguments: str) -> Any:
         try:
             return load(*arguments)
@@ -271,16 +298,17 @@ class GenaiSession:
     def _scorer(self) -> Decoder:
         """Return the decoder in the plain runtime; the generator's weights are let go for it."""
         if "scorer" not in self._held:
-            for name in ("generator", "model"):
+            for name in ("generator", "adapters", "model"):
                 self._held.pop(name, None)
-            self._held["scorer"] = Decoder(self._decoder, self._config, self._threads)
+            adapter = {} if self._adapter is None else arrays_of(adapters_of(self._path)[self._adapter])
+            self._held["scorer"] = Decoder(self._decoder, self._config, self._threads, adapter)
         scorer: Decoder = self._held["scorer"]
         return scorer
 
 
 def _let_go(held: dict[str, Any]) -> None:
     """Drop what is loaded, each before what it was made from."""
-    for name in ("generator", "scorer", "model", "tokenizer"):
+    for name in ("generator", "scorer", "adapters", "model", "tokenizer"):
         held.pop(name, None)
 
 

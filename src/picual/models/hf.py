@@ -83,7 +83,7 @@ class HfAdapter(Model):
     kind: ClassVar[str] = "hf-adapter"
     title: ClassVar[str] = "a LoRA adapter"
 
-    base: HfModel | HfAdapter
+    base: HfCheckpoint | HfAdapter
 
     def to_wire(self, folder: Path | None = None, given: Model | None = None) -> dict[str, Any]:
         """Return the JSON form, base included."""
@@ -96,7 +96,7 @@ class HfAdapter(Model):
     def from_parts(cls, wire: Mapping[str, Any], folder: Path, given: Model | None) -> HfAdapter:
         """Build the reference from its wire form."""
         base = model_from_wire(wire["base"], folder, given)
-        assert isinstance(base, HfModel | HfAdapter)
+        assert isinstance(base, HfCheckpoint | HfAdapter)
         return cls(folder / wire["path"], base)
 
     def adapter_config(self) -> dict[str, Any]:
@@ -107,13 +107,13 @@ class HfAdapter(Model):
         """Return the adapter's own tensors by name."""
         return read_header(self.path / "adapter_model.safetensors")
 
-    def root(self) -> HfModel:
-        """Return the full model at the bottom of the chain."""
-        return self.base if isinstance(self.base, HfModel) else self.base.root()
+    def root(self) -> HfCheckpoint:
+        """Return the full model at the bottom of the chain: floats, or a quantizer's integers."""
+        return self.base if isinstance(self.base, HfCheckpoint) else self.base.root()
 
     def chain(self) -> list[HfAdapter]:
         """Return the adapters in the order in which they apply, the first trained first."""
-        below = [] if isinstance(self.base, HfModel) else self.base.chain()
+        below = [] if isinstance(self.base, HfCheckpoint) else self.base.chain()
         return [*below, self]
 
 

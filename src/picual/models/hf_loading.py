@@ -61,18 +61,29 @@ def load_network(model: HfCheckpoint | HfAdapter, *, on_gpu: bool) -> Any:
     """
     import torch
 
-    if isinstance(model, QuantizedHfModel):
-        return _load_quantized(model)
-    assert isinstance(model, HfModel | HfAdapter)
-    if isinstance(model, HfModel):
-        return load_checkpoint(model, "auto" if on_gpu else torch.float32)
-    network = load_checkpoint(model.root(), torch.float32)
+    if isinstance(model, HfCheckpoint):
+        return load_base(model, "auto" if on_gpu else torch.float32)
+    network = load_base(model.root(), torch.float32)
     _as_trained(network, model)
     for adapter in model.chain():
         network = _merge(network, adapter)
     stored = model.root().config()
     dtype = getattr(torch, str(stored.get("dtype", stored.get("torch_dtype", "float32"))))
     return network.to(dtype) if on_gpu else network
+
+
+def load_base(model: HfCheckpoint, dtype: Any) -> Any:
+    """Return the network of a checkpoint, floats or integers, with its weights as ``dtype``.
+
+    Integers become the numbers they stand for, exactly in float32, which they also are for ``"auto"``.
+    """
+    if isinstance(model, QuantizedHfModel):
+        network = _load_quantized(model)
+        for weight in network.parameters() if dtype != "auto" else ():  # buffers, such as frequencies, stay exact
+            weight.data = weight.data.to(dtype)
+        return network
+    assert isinstance(model, HfModel)
+    return load_checkpoint(model, dtype)
 
 
 def load_checkpoint(model: HfModel, dtype: Any) -> Any:
@@ -133,9 +144,10 @@ def _load_quantized(model: QuantizedHfModel) -> Any:
         model.path, trust_remote_code=model.trust_remote_code, local_files_only=True
     )
     del config.quantization_config
-    network = transformers.AutoModelForCausalLM.from_config(
-        config, dtype=torch.float32, trust_remote_code=model.trust_remote_code
-    )
+    with torch.random.fork_rng(devices=[]):  # what is drawn here is overwritten: later draws are not to know of it
+        network = transformers.AutoModelForCausalLM.from_config(
+            config, dtype=torch.float32, trust_remote_code=model.trust_remote_code
+        )
     stored, state = model.stored(), {}
     for name, info in model.tensors().items():
         if name in stored:

@@ -9,6 +9,8 @@ from typing import Any, ClassVar
 from picual.models.base import Model
 from picual.models.hf import read_json
 
+WEIGHED = ("*.onnx*", "adapters/*.onnx_adapter")  # files of a GenAI folder that hold graph and weights
+
 
 @dataclass(frozen=True)
 class OnnxModel(Model):
@@ -34,5 +36,5 @@ class GenaiModel(Model):
         return self.path / str(self.config()["model"]["decoder"].get("filename", "model.onnx"))
 
     def size(self) -> int:
-        """Return the bytes of the graph and its weights: the sum of ``*.onnx*``."""
-        return sum(file.stat().st_size for file in self.path.glob("*.onnx*"))
+        """Return the bytes of the graph and its weights: the sum of ``*.onnx*``, those of adapters too."""
+        return sum(file.stat().st_size for pattern in WEIGHED for file in self.path.glob(pattern))

@@ -78,12 +78,23 @@ class Session(Protocol):
         ...
 
 
-def open_session(model: Model, *, threads: int) -> Session:
+def open_session(model: Model, *, threads: int, adapter: str | None = None) -> Session:
     """Load ``model`` in its own runtime.
 
+    Args:
+        model: Of any kind that generates.
+        threads: Of the runtime.
+        adapter: Which of the adapters of a GenAI folder answers, or ``none``; None: the one that the folder says.
+
     Raises:
-        Refused: This kind of model does not generate.
+        Refused: This kind of model does not generate, or has no adapters to choose from.
     """
+    if adapter is not None and not isinstance(model, GenaiModel):
+        raise Refused(
+            f"{model.title} has no adapters to choose from",
+            where=str(model.path),
+            hint="export it for ONNX Runtime GenAI with its adapters, or leave the choice out",
+        )
     if isinstance(model, HfCheckpoint | HfAdapter):
         from picual.models.hf_session import HfSession
 
@@ -91,5 +102,5 @@ def open_session(model: Model, *, threads: int) -> Session:
     if isinstance(model, GenaiModel):
         from picual.models.genai_session import GenaiSession
 
-        return GenaiSession(model, threads=threads)
+        return GenaiSession(model, threads=threads, adapter=adapter)
     raise Refused(f"{model.title} does not generate text", where=str(model.path))

@@ -15,7 +15,8 @@ from typing import Any, Literal, cast
 
 from picual import _atomic, fingerprint
 from picual.errors import UnreadableModel
-from picual.models.hf import HfAdapter, HfModel, read_json
+from picual.models.hf import HfAdapter, HfCheckpoint, read_json
+from picual.models.quantized import QuantizedHfModel
 from picual.models.safetensors_file import read_pieces
 
 FILE = "trained_on.json"
@@ -125,7 +126,7 @@ def held_in_four_bits(adapters: Iterable[HfAdapter]) -> FourBit | None:
     return next(iter(ways), None)
 
 
-def base_digest(model: HfModel) -> str:
+def base_digest(model: HfCheckpoint) -> str:
     """Return the SHA-256 of a network's weights and config, whatever files they lie in (1 to 2 s a gigabyte)."""
     files = tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in model.weight_files())
     config = {key: value for key, value in model.config().items() if key not in NOT_OF_THE_NETWORK}
@@ -133,10 +134,11 @@ def base_digest(model: HfModel) -> str:
 
 
 @functools.lru_cache(maxsize=16)
-def _weights(model: HfModel, _stamp: tuple[tuple[Path, int, int], ...]) -> str:
+def _weights(model: HfCheckpoint, _stamp: tuple[tuple[Path, int, int], ...]) -> str:
     """Hash every tensor by name, type, shape and bytes."""
     found = hashlib.sha256()
-    for name, tensor in sorted(model.tensors().items()):
+    tensors = model.parts() if isinstance(model, QuantizedHfModel) else model.tensors()
+    for name, tensor in sorted(tensors.items()):
         found.update(fingerprint.canonical([name, tensor.dtype, list(tensor.shape)]))
         for piece in read_pieces(tensor):
             found.update(piece)

@@ -27,6 +27,7 @@ from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
 from picual.data.base import DataConfig
 from picual.hardware import Machine, Target
 from picual.models import Model, Profile
+from picual.space import Settings
 
 In = TypeVar("In", bound=Model)
 Out = TypeVar("Out", bound=Model)
@@ -109,13 +110,15 @@ class WeightsExported(Promise):
     block: int
     symmetric: bool
     head: str  # float | int8 | int4
+    adapters: Mapping[str, str] = field(default_factory=Settings)  # beside it: folders by name; "": the given one
 
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeAgrees(Promise):
-    """The runtime's logits agree with torch on the dequantized weights."""
+    """The runtime's logits agree with torch on the dequantized weights, with each adapter beside them."""
 
     precision: str
+    adapters: Mapping[str, str] = field(default_factory=Settings)  # as above
 
 
 @dataclass(frozen=True, kw_only=True)

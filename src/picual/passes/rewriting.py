@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from picual import _atomic
-from picual.models import HfModel
+from picual.models import HfCheckpoint
 from picual.models.safetensors_file import BYTES, SafetensorsWriter, TensorInfo, read_pieces
 from picual.passes.base import PassContext
 
@@ -55,7 +55,11 @@ class Shard:
 
 
 def write(
-    base: HfModel, shards: tuple[Shard, ...], inputs: str, content: Callable[[Part], Pieces], context: PassContext
+    base: HfCheckpoint,
+    shards: tuple[Shard, ...],
+    inputs: str,
+    content: Callable[[Part], Pieces],
+    context: PassContext,
 ) -> None:
     """Write every shard and, where the base has one, the index; then all are in ``context.folder``.
 
@@ -74,7 +78,7 @@ def write(
         done += shard.nbytes
     for shard in shards:
         _place(context.scratch / shard.file, context.folder / shard.file)
-    if (base.path / INDEX).exists():
+    if (base.path / INDEX).exists() or len(shards) > 1:  # a quantized base of several files has no index
         _write_index(shards, context.folder)
     context.progress(total, total, "written")
 

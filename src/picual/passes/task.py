@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from picual import _lazy
 from picual.data.base import DataConfig
@@ -75,7 +75,8 @@ def _begun(
             raise _lazy.missing(module, extra=a_pass.extra, by=a_pass.name)
     given = model_from_wire(payload["model"], Path("/"))
     if not isinstance(given, a_pass.accepts):
-        raise StepsDoNotFit(f"`{a_pass.name}` takes {a_pass.accepts.title}, and this is {given.title}")
+        taken = " or ".join(one.title for one in get_args(a_pass.accepts) or (a_pass.accepts,))
+        raise StepsDoNotFit(f"`{a_pass.name}` takes {taken}, and this is {given.title}")
     prepared = payload.get("prepared")
     context = PassContext(
         folder=folder / "out",

@@ -161,6 +161,8 @@ def _ingredients(
     for item in fields_of(a_pass):
         if item.metadata.get("role") == "data" and fields[item.name] is not None:
             fields[item.name] = data_ingredients(data[fields[item.name]], memory)
+        elif item.metadata.get("role") == "adapters":
+            fields[item.name] = {name: memory.folder(Path(at)) for name, at in fields[item.name].items()}
     return {
         "format": FORMAT,
         "pass": a_pass.name,

@@ -15,6 +15,7 @@ from picual.metrics.asking import Asking
 from picual.metrics.base import Metric
 from picual.passes import registry as pass_registry
 from picual.passes.finetune import training_arguments
+from picual.recipe.check_adapters import adapter_problems
 from picual.recipe.check_data import data_problems, template_problem
 from picual.recipe.check_model import input_kind, model_problems
 from picual.recipe.check_search import search_problems, single_recipes
@@ -207,6 +208,20 @@ def _values_problems(
             found.append(FieldProblem(item.name, f"`{item.name}` still holds the placeholder `{left}`"))
         elif role == "training" and isinstance(value, Mapping):
             found += _training_problems(item.name, value)
+        elif role == "adapters" and isinstance(value, Mapping):
+            found += _adapter_problems(recipe, item.name, value)
+    return found
+
+
+def _adapter_problems(recipe: Recipe, field: str, folders: Mapping[str, Any]) -> list[FieldProblem]:
+    """Look for the adapters that a pass reads."""
+    found = []
+    for name, folder in folders.items():
+        if isinstance(folder, str) and (Path(folder) / "adapter_config.json").is_file():
+            continue
+        shown = named(Path(folder), Path(recipe.folder)) if isinstance(folder, str) else folder
+        hint = "give a folder that peft's `save_pretrained` made, such as `OUT/model` of a run of `lora`"
+        found.append(FieldProblem(f"{field}.{name}", f"adapter `{name}`: there is none in `{shown}`", hint))
     return found
 
 
@@ -278,7 +293,7 @@ def _unknown_answer(recipe: Recipe, kind: type[Any], values: Mapping[str, Any]) 
 def _order_problems(recipe: Recipe) -> list[Problem]:
     names = [step.name for step in recipe.steps]
     kinds = [_kind_of(step) for step in recipe.steps]
-    return [
+    wrong = [
         Problem(
             spot(recipe.steps[one.index].place, step=_step_words(recipe, recipe.steps[one.index])),
             one.what,
@@ -286,6 +301,7 @@ def _order_problems(recipe: Recipe) -> list[Problem]:
         )
         for one in misfits(input_kind(recipe), names, kinds)
     ]
+    return [*wrong, *adapter_problems(recipe)]
 
 
 def _left_in(where: str, name: str, found: str) -> Problem:

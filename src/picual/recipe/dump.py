@@ -12,7 +12,7 @@ import yaml
 from picual.data.base import DataConfig
 from picual.hardware import Target
 from picual.recipe import sizes
-from picual.recipe.native import FILES_OF_METRICS, MODEL_OPTIONS, VERSION
+from picual.recipe.native import FILES_OF_METRICS, FOLDERS_OF_PASSES, MODEL_OPTIONS, VERSION
 from picual.recipe.schema import MetricSpec, ModelSource, Recipe, StepSpec
 
 
@@ -28,7 +28,7 @@ def to_mapping(recipe: Recipe) -> dict[str, Any]:
         "host": recipe.host,
         "hosts": hosts,
         "data": {name: _data(config, Path(recipe.folder)) for name, config in recipe.data.items()},
-        "passes": {step.name: _entry(step) for step in recipe.steps},
+        "passes": {step.name: _step(step, Path(recipe.folder)) for step in recipe.steps},
         "metrics": {metric.name: _metric(metric, Path(recipe.folder)) for metric in recipe.metrics},
         "search": _plain(recipe.search),
         "seed": recipe.seed,
@@ -94,6 +94,14 @@ def _entry(entry: StepSpec | MetricSpec) -> dict[str, Any]:
     if isinstance(entry, StepSpec) and entry.host is not None:
         mapping["host"] = entry.host
     return {**mapping, **_plain(entry.fields)}
+
+
+def _step(step: StepSpec, folder: Path) -> dict[str, Any]:
+    mapping = _entry(step)
+    for key in FOLDERS_OF_PASSES:
+        if isinstance(mapping.get(key), Mapping):
+            mapping[key] = {name: _relative(Path(str(at)), folder) for name, at in mapping[key].items()}
+    return mapping
 
 
 def _metric(metric: MetricSpec, folder: Path) -> dict[str, Any]:

@@ -49,6 +49,7 @@ _TOP: dict[str, Any] = {
 }
 _COUNTS = ("threads", "memory")
 # Keys of an entry that are not fields of its pass or metric.
+FOLDERS_OF_PASSES = ("adapters",)  # fields that name folders by a name of one's own, relative likewise
 FILES_OF_METRICS = ("file", "code", "folder")  # fields that name one, relative to the recipe's folder
 _ENTRY: dict[str, dict[str, Any]] = {"passes": {"type": str, "host": str}, "metrics": {"type": str}}
 HostKind = Literal["local", "environment", "docker", "azureml", "ray"]
@@ -194,6 +195,11 @@ class _Reader:
         for key in FILES_OF_METRICS if section == "metrics" else ():
             if isinstance(fields.get(key), str):
                 fields[key] = self.file(fields[key])
+        for key in FOLDERS_OF_PASSES if section == "passes" else ():
+            if isinstance(fields.get(key), dict):
+                fields[key] = {
+                    one: self.file(at) if isinstance(at, str) else at for one, at in fields[key].items()
+                }
         return {
             "type": own.get("type", name),
             "name": name,

@@ -78,9 +78,9 @@ def _misfit(
 def _better_place(
     index: int, names: Sequence[str], kinds: Sequence[Kind | None], start: Sequence[type[Model]]
 ) -> str:
-    """Return the move of this one step that makes the whole order fit, nearest move first."""
+    """Return the move of this one step that makes the whole order fit: the nearest, later before earlier."""
     others = [number for number in range(len(kinds)) if number != index]
-    for place in sorted(range(len(kinds)), key=lambda place: abs(place - index)):
+    for place in sorted(range(len(kinds)), key=lambda place: (abs(place - index), place < index)):
         order = [*others[:place], index, *others[place:]]
         if place == index or not _fits([kinds[number] for number in order], start):
             continue

@@ -9,7 +9,7 @@ from typing import Any
 
 from picual import fingerprint
 from picual.errors import PicualError, UnreadableModel
-from picual.models import HfAdapter, HfModel, Model
+from picual.models import HfAdapter, HfCheckpoint, Model
 from picual.sources import files
 from picual.sources.base import Fetched, Source
 from picual.sources.digests import DigestMemory
@@ -81,8 +81,8 @@ class AdaptedSource:
         return {"content": [self.digests.folder(self.adapter)]}
 
 
-def _base(model: Model) -> HfModel | HfAdapter:
-    if not isinstance(model, HfModel | HfAdapter):
+def _base(model: Model) -> HfCheckpoint | HfAdapter:
+    if not isinstance(model, HfCheckpoint | HfAdapter):
         raise UnreadableModel(
             f"an adapter goes on a Hugging Face model; this is {model.title}",
             where=str(model.path),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from picual.errors import PicualError, Refused, UnreadableModel
-from picual.models import HfAdapter, HfCheckpoint, HfModel, Model
+from picual.models import HfAdapter, HfCheckpoint, Model
 from picual.models.detect import open_folder
 from picual.models.hf import read_json
 from picual.sources import files
@@ -65,7 +65,7 @@ def copied(model: Model, folder: Path) -> Model:
     if isinstance(model, HfAdapter):
         base = copied(model.base, folder / "base")
         files.copy(files.model_files(model.path), folder / "adapter")
-        assert isinstance(base, HfModel | HfAdapter)
+        assert isinstance(base, HfCheckpoint | HfAdapter)
         return HfAdapter(folder / "adapter", base)
     files.copy(files.model_files(model.path), folder)
     return dataclasses.replace(model, path=folder / model.path.name if model.path.is_file() else folder)

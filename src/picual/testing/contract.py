@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ from picual import fingerprint, hardware
 from picual.data.base import DataConfig
 from picual.errors import Refused
 from picual.hardware import Target
-from picual.models import HfAdapter, HfModel, Model, Profile, model_from_wire
+from picual.models import HfAdapter, HfCheckpoint, Model, Profile, model_from_wire
 from picual.passes import registry
 from picual.passes.base import Forecast, Pass, PassContext, Promise
 from picual.space import fields_of, values_of
@@ -166,7 +167,8 @@ class PassContract:
         assert kind.name == kind.name.lower().strip() != "", f"`name` is {kind.name!r}: lower case, not empty"
         assert isinstance(kind.version, int), "`version` is not a number"
         assert kind.version >= 1, "`version` starts at 1"
-        assert issubclass(kind.accepts, Model), "declare it as `Pass[InputModel, OutputModel]`"
+        accepted = typing.get_args(kind.accepts) or (kind.accepts,)
+        assert all(issubclass(one, Model) for one in accepted), "declare it as `Pass[InputModel, OutputModel]`"
         assert issubclass(kind.produces, Model), "declare it as `Pass[InputModel, OutputModel]`"
         assert (kind.__doc__ or "").strip(), f"{kind.__name__} has no docstring: it is shown to users"
 
@@ -278,7 +280,7 @@ def profile_of(model: Model) -> Profile:
     """Return the sizes of a model; for a kind that has none, those of a small network."""
     if isinstance(model, HfAdapter):
         model = model.root()
-    if isinstance(model, HfModel):
+    if isinstance(model, HfCheckpoint):
         return model.profile()
     return Profile(
         architecture="unknown", layers=2, hidden=64, intermediate=96, vocabulary=320, heads=4, kv_heads=2,

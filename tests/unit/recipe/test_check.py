@@ -368,11 +368,16 @@ ORDERS = [
         "move `merge-adapter` after `lora`",
     ),
     (
+        ["lora", "rtn", "merge-adapter"],
+        "line 5, step 2 `rtn`",
+        "`rtn` cannot follow step 1 `lora`: `rtn` takes a Hugging Face model; `lora` makes a LoRA adapter",
+        "move `rtn` after `merge-adapter`",
+    ),
+    (
         ["lora", "build-genai", "merge-adapter"],
-        "line 5, step 2 `build-genai`",
-        "`build-genai` cannot follow step 1 `lora`: `build-genai` takes a Hugging Face model or a quantized"
-        " Hugging Face model; `lora` makes a LoRA adapter",
-        "move `build-genai` after `merge-adapter`",
+        "line 6, step 3 `merge-adapter`",
+        "`merge-adapter` cannot follow step 2 `build-genai`:",
+        "move `merge-adapter` before `build-genai`",
     ),
     (
         ["build-genai", "lora"],
@@ -417,7 +422,7 @@ def test_a_merge_may_come_first_when_the_model_has_an_adapter(folder: Path) -> N
     ("mark", "step", "came"),
     [
         ("genai_config.json", "build-genai", "an ONNX Runtime GenAI model"),
-        ("adapter_config.json", "build-genai", "a LoRA"),
+        ("adapter_config.json", "rtn", "a LoRA"),
     ],
 )
 def test_a_folder_on_this_machine_is_what_its_files_say(folder: Path, mark: str, step: str, came: str) -> None:

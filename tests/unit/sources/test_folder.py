@@ -11,9 +11,12 @@ import pytest
 
 from picual import fingerprint
 from picual.errors import Refused, UnreadableModel
-from picual.models import HfAdapter, HfModel
+from picual.models import GenaiModel, HfAdapter, HfModel, QuantizedHfModel
+from picual.models.detect import open_folder
+from picual.passes.base import PassContext
+from picual.passes.quantize.rtn import Rtn
 from picual.sources.digests import DigestMemory
-from picual.sources.folder import FolderSource, examine
+from picual.sources.folder import FolderSource, copied, examine
 from picual.sources.resolve import resolve
 
 
@@ -157,3 +160,38 @@ def test_a_copy_of_a_users_folder_shares_no_file_with_it(tiny: HfModel, tmp_path
         original = tiny.path / file.name
         assert file.read_bytes() == original.read_bytes()
         assert file.stat().st_ino != original.stat().st_ino
+
+
+def test_adapters_beside_a_graph_travel_with_it_and_count(tmp_path: Path) -> None:
+    (tmp_path / "model" / "adapters").mkdir(parents=True)
+    for name in ("genai_config.json", "model.onnx", "picual_adapters.json", "adapters/one.onnx_adapter"):
+        (tmp_path / "model" / name).write_text(name)
+    model = GenaiModel(tmp_path / "model")
+
+    copy = copied(model, tmp_path / "copy")
+
+    def content(folder: Path) -> dict[str, str]:
+        return {path.relative_to(folder).as_posix(): path.read_text() for path in fingerprint.files_under(folder)}
+
+    assert content(copy.path) == content(model.path)
+    before = DigestMemory(None).folder(model.path)
+    (model.path / "adapters" / "one.onnx_adapter").write_text("trained further")
+    assert DigestMemory(None).folder(model.path) != before
+
+
+def test_an_adapter_on_integers_keeps_its_base(
+    tiny: HfModel, tmp_path: Path, random_adapter: Callable[..., HfAdapter]
+) -> None:
+    for name in ("out", "scratch"):
+        (tmp_path / "rtn" / name).mkdir(parents=True)
+    base = Rtn().run(tiny, PassContext(tmp_path / "rtn" / "out", tmp_path / "rtn" / "scratch"))
+    adapter = random_adapter(base, tmp_path / "adapter")
+    examine(adapter)
+
+    copy = copied(adapter, tmp_path / "copy")
+
+    assert copy == HfAdapter(tmp_path / "copy" / "adapter", QuantizedHfModel(tmp_path / "copy" / "base"))
+    assert copy.root().tensors().keys() == base.tensors().keys()
+    config = {**adapter.adapter_config(), "base_model_name_or_path": str(base.path)}
+    (adapter.path / "adapter_config.json").write_text(json.dumps(config))
+    assert open_folder(adapter.path) == adapter

@@ -20,6 +20,7 @@ def _sampling(command: Any) -> Any:
         click.option("--top-p", type=float, help="Sample among the tokens that make up this share."),
         click.option("--top-k", type=int, help="Sample among this many tokens."),
         click.option("--seed", type=int, help="Of the sampling."),
+        click.option("--adapter", help="Which of MODEL's adapters answers, or none; left out, its own choice."),
         click.option("--trust", is_flag=True, help="Allow model code."),
     )
 
@@ -36,7 +37,7 @@ def _chosen(given: dict[str, Any]) -> dict[str, Any]:
 @options.json_option
 def generate(model: Path, prompt: str, raw: bool, as_json: bool, **given: Any) -> None:
     """Let MODEL (Hugging Face, adapter or GenAI folder) answer PROMPT."""
-    with contextlib.closing(api.open_model(model, trust=given["trust"])) as session:
+    with contextlib.closing(api.open_model(model, trust=given["trust"], adapter=given["adapter"])) as session:
         text = prompt if raw else session.chat_prompt([{"role": "user", "content": prompt}])
         pieces = session.stream(text, max_new_tokens=given["max_new_tokens"], sampling=_chosen(given))
         if as_json:
@@ -55,7 +56,7 @@ def generate(model: Path, prompt: str, raw: bool, as_json: bool, **given: Any) -
 def chat(model: Path, system: str | None, as_json: bool, **given: Any) -> None:
     """Talk with MODEL in its own chat template; an empty line or Ctrl-D ends it."""
     said = [{"role": "system", "content": system}] if system else []
-    with contextlib.closing(api.open_model(model, trust=given["trust"])) as session:
+    with contextlib.closing(api.open_model(model, trust=given["trust"], adapter=given["adapter"])) as session:
         while question := _asked():
             said.append({"role": "user", "content": question})
             answer = ""

@@ -152,6 +152,11 @@ class Exported:
         self._file = file
 
     @property
+    def graph(self) -> ir.Graph:
+        """The graph, its weights on the disk."""
+        return self._graph
+
+    @property
     def gives_last_alone(self) -> bool:
         """Whether logits come at the last position alone, by a node that can be by-passed."""
         return any(LAST_POSITION in node.metadata_props for node in self._graph)
@@ -281,7 +286,7 @@ class Exported:
         """Follow a value back through Transpose and Concat to its initializers; say whether it was transposed."""
         if value is None:
             return None
-        if value.const_value is not None:
+        if value.const_value is not None and not value.is_graph_input():  # an adapter's inputs are no weights
             return (str(value.name),), [self._array(value)], False
         producer = value.producer()
         if producer is None or producer.op_type not in {"Transpose", "Concat"}:

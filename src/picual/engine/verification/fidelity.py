@@ -7,30 +7,29 @@ run without that rounding: only then is the bound tight enough to tell a fault f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from picual.engine.verification.checks import Bench, Check
 from picual.engine.verification.exported import Exported, Floats
 from picual.engine.verification.pieces import Pieces
-from picual.engine.verification.prompt import load_tokenizer
 from picual.engine.verification.readback import ReadBack, Reference
+from picual.engine.verification.shipped import Shipped, Updated, root_of, shipped
 from picual.engine.verification.source import Source
 from picual.engine.verification.weights import KEPT
+from picual.engine.verification.windows import TOKENS, WINDOW, windows_of
 from picual.errors import UnreadableModel
-from picual.models import GenaiModel, HfCheckpoint, Model
+from picual.models import GenaiModel, HfAdapter, HfCheckpoint, Model
 from picual.passes.base import RuntimeAgrees
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    import torch
 
     from picual.numerics.divergence import Divergence
 
-TOKENS = 2048
-WINDOW = 256
 LAST = 2e-2  # of a logit: one row takes another kernel than many, and sums in another order
 
 
@@ -38,22 +37,30 @@ def check(promise: RuntimeAgrees, given: Model, made: Model, bench: Bench) -> It
     """Run both over at least 2048 tokens of built-in text, in windows."""
     import torch
 
-    from picual.numerics.divergence import Divergence
-
-    assert isinstance(given, HfCheckpoint)
     assert isinstance(made, GenaiModel)
     torch.set_num_threads(bench.threads)
     exported = Exported(made.decoder())
     if exported.incomplete:
         yield Check("runtime-loads", passed=False, detail="; ".join(exported.incomplete))
         return
-    source = Source(given)
+    base: list[Shipped | None] = [] if isinstance(given, HfAdapter) else [None]
+    for adapter in [*base, *shipped(promise.adapters, given, made)]:
+        yield from _agreement(promise, root_of(given), _Runtime(made, exported, bench, adapter))
+
+
+def _agreement(promise: RuntimeAgrees, given: HfCheckpoint, runtime: _Runtime) -> Iterator[Check]:
+    """Compare both on one choice of adapter."""
+    from picual.numerics.divergence import Divergence
+
+    bench, exported, source = runtime.bench, runtime.exported, Source(given)
     windows = windows_of(given, int(source.config.get("max_position_embeddings") or WINDOW))
-    reference = Reference(ReadBack(exported, source), given)
+    weights: Mapping[str, torch.Tensor] = ReadBack(exported, source)
+    if runtime.adapter is not None:
+        weights = Updated(weights, runtime.adapter)
+    reference = Reference(weights, given)
     bench.progress(0, len(windows) + 1, "torch on the exported weights")
     states = reference.hidden(windows)
     rounded = _rounding_block(exported)
-    runtime = _Runtime(made, exported, bench)
     alone, deployed = runtime.as_deployed(windows)
     exact = runtime.in_floats(windows) if rounded else iter(())
     floats, as_deployed = Divergence(), Divergence()
@@ -67,7 +74,8 @@ def check(promise: RuntimeAgrees, given: Model, made: Model, bench: Bench) -> It
             if rounded:
                 floats.add(expected, next(exact))
             del expected, found  # before the next are made: together they may be large
-    yield Check("runtime-tokens", floats.positions >= TOKENS, floats.positions, TOKENS, "of built-in text")
+    text = "of built-in text" + ("" if runtime.adapter is None else f", with adapter `{runtime.adapter.name}`")
+    yield Check("runtime-tokens", floats.positions >= TOKENS, floats.positions, TOKENS, text)
     yield from _in_floats(floats, halves=_in_halves(promise, exported), rounded=bool(rounded))
     if rounded:
         yield from _with_rounded_activations(as_deployed)
@@ -80,6 +88,7 @@ class _Runtime:
     made: GenaiModel
     exported: Exported
     bench: Bench
+    adapter: Shipped | None = None  # whose values the graph is given
 
     def as_deployed(
         self, windows: npt.NDArray[np.int64]
@@ -105,7 +114,8 @@ class _Runtime:
         return self._whole(pieces.each(windows), windows)
 
     def _pieces(self, graph: bytes | None) -> Pieces:
-        return Pieces(self.made.decoder(), threads=self.bench.threads, graph=graph)
+        values = None if self.adapter is None else self.adapter.arrays
+        return Pieces(self.made.decoder(), threads=self.bench.threads, graph=graph, adapter=values)
 
     def _whole(
         self, logits: Iterator[npt.NDArray[np.float32]], windows: npt.NDArray[np.int64]
@@ -171,15 +181,3 @@ def _with_rounded_activations(found: Divergence) -> Iterator[Check]:
 def _rounding_block(exported: Exported) -> int:
     """Return the most activations that a kernel rounds to int8 with one scale; 0 when none does."""
     return max((holder.activation_block for holder in exported.linears), default=0)
-
-
-def windows_of(model: HfCheckpoint, context: int) -> npt.NDArray[np.int64]:
-    """Return token ids (windows, T) of the built-in text, at least 2048 in all, repeated if it is too short."""
-    import numpy as np
-
-    text = resources.files("picual").joinpath("assets/verification/text.txt").read_text(encoding="utf-8")
-    tokenizer: Any = load_tokenizer(model.path, model.trust_remote_code)
-    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
-    length = min(WINDOW, context)
-    count = -(-TOKENS // length)
-    return np.resize(np.asarray(ids, dtype=np.int64), (count, length))

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from picual.engine.verification import tensors as stored
 from picual.engine.verification.checks import Bench, Check
-from picual.engine.verification.fidelity import WINDOW, windows_of
 from picual.engine.verification.readback import Reference, Stored
+from picual.engine.verification.windows import WINDOW, windows_of
 from picual.errors import UnreadableModel
-from picual.models import HfAdapter, HfModel
-from picual.models.hf_loading import first_line, load_checkpoint, quiet
+from picual.models import HfAdapter, HfCheckpoint, HfModel
+from picual.models.hf_loading import first_line, load_base, load_checkpoint, quiet
 from picual.models.safetensors_file import read_header
 from picual.models.trained_on import FourBit
 
@@ -69,14 +69,16 @@ def check(given: HfAdapter, made: HfModel, held: FourBit | None, bench: Bench) -
 
 def _live(given: HfAdapter, held: FourBit | None, windows: npt.NDArray[np.int64]) -> Logits:
     """Give the logits (T, vocabulary) of the base with its adapters live, window by window."""
+    root = given.root()
     if held is not None:
-        yield from _of_whole(_with_adapters(_in_four_bits(given.root(), held), given), windows)
+        assert isinstance(root, HfModel)
+        yield from _of_whole(_with_adapters(_in_four_bits(root, held), given), windows)
         return
-    weights = _Based(given.root())
-    if not _fits(given.root(), weights):
+    weights = _Based(root) if isinstance(root, HfModel) else None
+    if weights is None or not _fits(root, weights):
         import torch
 
-        yield from _of_whole(_with_adapters(load_checkpoint(given.root(), torch.float32), given), windows)
+        yield from _of_whole(_with_adapters(load_base(root, torch.float32), given), windows)
         return
     adapt = functools.partial(_with_adapters, given=given)
     yield from _of_parts(Reference(weights, given.root(), adapt), windows)
@@ -99,7 +101,7 @@ class _Based(Stored):
         return super().__getitem__(name.replace(".base_layer.", ".").replace(".original_module.", "."))
 
 
-def _fits(model: HfModel, weights: Mapping[str, Any]) -> bool:
+def _fits(model: HfCheckpoint, weights: Mapping[str, Any]) -> bool:
     """Say whether every weight of the network is in the checkpoint under its name."""
     import transformers
     from accelerate import init_empty_weights

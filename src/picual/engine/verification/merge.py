@@ -24,7 +24,9 @@ from picual.engine.verification import tensors as stored
 from picual.engine.verification.checks import Bench, Check, some
 from picual.engine.verification.four_bit import Held
 from picual.engine.verification.updates import TENSOR, Found, updates_of
-from picual.models import HfAdapter, HfModel, Model
+from picual.models import HfAdapter, HfCheckpoint, HfModel, Model, QuantizedHfModel
+from picual.models.quantized import DTYPE
+from picual.models.quantized_weights import open_weight
 from picual.models.safetensors_file import TensorInfo
 from picual.models.trained_on import FourBit, held_in_four_bits
 from picual.passes.base import AdapterMerged
@@ -76,8 +78,16 @@ def check(promise: AdapterMerged, given: Model, made: Model, bench: Bench) -> It
     yield Check("merge-others-unchanged", not others, len(others), 0, f"changed: {some(others)}" if others else "")
     found = [*adapted.checks(), *_held_checks(rounded, held)]
     yield from found
-    if not (unknown or wrong or others) and set(before) == set(after) and all(one.passed for one in found):
+    same = not (unknown or wrong or others) and set(before) == set(after) and all(one.passed for one in found)
+    if same and _can_be_live(given, promise.weights):
         yield from live.check(given, made, held, bench)
+
+
+def _can_be_live(given: HfAdapter, weights: tuple[float, ...]) -> bool:
+    """Say whether ``peft`` computes all adapters beside each other: each once, and one alone or all plain LoRA."""
+    configs = [adapter.adapter_config() for adapter in given.chain()]
+    plain = all(one.get("peft_type", "LORA") == "LORA" and not one.get("use_dora") for one in configs)
+    return all(weight == 1.0 for weight in weights) and (len(configs) == 1 or plain)
 
 
 def _held_checks(rounded: _Tally, held: FourBit | None) -> Iterator[Check]:
@@ -89,7 +99,7 @@ def _held_checks(rounded: _Tally, held: FourBit | None) -> Iterator[Check]:
     yield Check("merge-as-trained", not odd, rounded.worst, 1.0, detail)
 
 
-def _live(model: HfModel) -> dict[str, TensorInfo]:
+def _live(model: HfCheckpoint) -> dict[str, TensorInfo]:
     """Return the weights as the network uses them: a tied head is the embedding's tensor."""
     found = model.tensors()
     if model.config().get("tie_word_embeddings", HEAD not in found):
@@ -100,7 +110,7 @@ def _live(model: HfModel) -> dict[str, TensorInfo]:
 
 
 def _same_names(
-    base: HfModel, made: HfModel, before: Mapping[str, TensorInfo], after: Mapping[str, TensorInfo]
+    base: HfCheckpoint, made: HfModel, before: Mapping[str, TensorInfo], after: Mapping[str, TensorInfo]
 ) -> Check:
     missing = sorted(set(before) - set(after))
     extra = sorted(set(after) - set(before))
@@ -211,11 +221,7 @@ class _Tally:
 
 def _rows_of(source: TensorInfo) -> Iterator[tuple[slice, torch.Tensor]]:
     """Yield the rows of a weight of the base, a range at a time."""
-    return zip(
-        stored.ranges(source.shape),
-        stored.rows(source.file, source.name, stored.ranges(source.shape)),
-        strict=True,
-    )
+    return zip(stored.ranges(source.shape), _rows(source), strict=True)
 
 
 def _half_unit(exact: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
@@ -230,11 +236,40 @@ def _half_unit(exact: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
 def _unchanged(source: TensorInfo, result: TensorInfo) -> bool:
     if source.dtype == result.dtype:
         return stored.same_bytes(source, result)
-    if not {source.dtype, result.dtype} <= FLOATS:
+    if not {source.dtype, result.dtype} <= FLOATS | {DTYPE}:
         return False
     pieces = zip(
-        stored.rows(source.file, source.name, stored.ranges(source.shape)),
+        _rows(source),
         stored.rows(result.file, result.name, stored.ranges(result.shape)),
         strict=True,
     )
     return all(bool((old.to(new.dtype) == new).all()) for old, new in pieces)
+
+
+def _rows(source: TensorInfo) -> Iterator[torch.Tensor]:
+    """Yield the rows of a weight of the base: its numbers, or those that a quantizer's integers stand for."""
+    if source.dtype != DTYPE:
+        yield from stored.rows(source.file, source.name, stored.ranges(source.shape))
+        return
+    import torch
+
+    weight = open_weight(QuantizedHfModel(source.file.parent), source.name)
+    for where in stored.ranges(source.shape):
+        yield torch.from_numpy(weight.rows(where.start, where.stop).copy())
+
+
+def added_by(given: HfAdapter) -> tuple[dict[str, list[Found]], list[str]]:
+    """Return the updates of each weight of the base; and what the adapters do beside adding to weights."""
+    before = _live(given.root())
+    recipes, unknown = _recipes(given, before, None, ())
+    replaced = [name for name, recipe in recipes.items() if recipe.source is not before[name]]
+    return {name: recipe.updates for name, recipe in recipes.items() if recipe.updates}, [*unknown, *replaced]
+
+
+def delta_of(updates: list[Found], where: slice, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what updates add to some rows of a weight (N, width), in float64, and how large its terms are."""
+    import torch
+
+    nothing = torch.zeros((where.stop - where.start, width), dtype=torch.float64)
+    delta, slack = deltas.applied([update.open() for update in updates], nothing, where)
+    return delta, slack / deltas.EPS32

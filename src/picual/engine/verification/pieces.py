@@ -43,12 +43,16 @@ class Pieces:
         file: The ``.onnx`` file.
         threads: Of each session.
         graph: What to run in its place, with the same external data.
+        adapter: Values of the inputs that an adapter fills, by name.
     """
 
-    def __init__(self, file: Path, *, threads: int, graph: bytes | None = None) -> None:
+    def __init__(
+        self, file: Path, *, threads: int, graph: bytes | None = None,
+        adapter: Mapping[str, npt.NDArray[Any]] | None = None,
+    ) -> None:  # fmt: skip
         import onnx
 
-        self._file, self._threads = file, threads
+        self._file, self._threads, self._adapter = file, threads, dict(adapter or {})
         self._model = onnx.ModelProto.FromString(file.read_bytes() if graph is None else graph)
         self._pieces = cut(self._model.graph, str(file))
 
@@ -67,7 +71,7 @@ class Pieces:
         for number, piece in enumerate(body):
             session = self._open(piece, held[0])
             for ids, values in zip(windows, held, strict=True):
-                values.update(zip(piece.kept, session.run(piece.kept, ids, values), strict=True))
+                values.update(zip(piece.kept, session.run(piece.kept, ids, values | self._adapter), strict=True))
             wanted = {name for later in self._pieces[number + 1 :] for name in later.given}
             held = [{name: values[name] for name in values if name in wanted} for values in held]
             del session
@@ -92,7 +96,7 @@ class Pieces:
             raise UnreadableModel(f"the last nodes take `{lost[0]}`, which was not kept", where=str(self._file))
         session = self._open(head, held[0])
         for ids, values in zip(windows, held, strict=True):
-            yield _as_floats(session.run([LOGITS], ids, values)[0][0])
+            yield _as_floats(session.run([LOGITS], ids, {**values, **self._adapter})[0][0])
             give_back()
 
     def equal_before_the_last(self, other: Pieces) -> bool:

@@ -10,6 +10,7 @@ from picual.engine.verification import packed
 from picual.engine.verification.checks import Bench, Check, some
 from picual.errors import Refused, UnreadableModel
 from picual.models import GenaiModel, HfAdapter, HfCheckpoint, Model
+from picual.models.adapter_files import adapters_of
 from picual.models.genai_session import GenaiSession
 from picual.models.hf import read_json
 from picual.passes.base import PromptContractKept
@@ -163,7 +164,9 @@ def _runtime(source: Any, made: GenaiModel, bench: Bench) -> Iterator[Check]:
         if prompt is not None:
             yield _runtime_chat(session, prompt)
         text = prompt if prompt is not None else TEXTS[0]
-        yield _answers(session, text)
+        for adapter in adapters_of(made.path) or (None,):
+            session.use(adapter)
+            yield _answers(session, text, "" if adapter is None else f", with adapter `{adapter}`")
     finally:
         session.close()
 
@@ -194,13 +197,13 @@ def _runtime_chat(session: GenaiSession, expected: str) -> Check:
     return Check("runtime-chat-template", same, detail="" if same else f"{expected!r} became {found!r}")
 
 
-def _answers(session: GenaiSession, prompt: str) -> Check:
+def _answers(session: GenaiSession, prompt: str, how: str) -> Check:
     """Generate one token greedily, whatever it is."""
     try:
         made = len(session.step_times(session.encode(prompt), 1))
     except RuntimeError as error:
-        return Check("runtime-generates", passed=False, measured=0, bound=1, detail=_line(error))
-    return Check("runtime-generates", made >= 1, made, 1, "greedily, from a chat prompt")
+        return Check("runtime-generates", passed=False, measured=0, bound=1, detail=_line(error) + how)
+    return Check("runtime-generates", made >= 1, made, 1, f"greedily, from a chat prompt{how}")
 
 
 def _names_fit(made: HfCheckpoint) -> Check:

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 
 from picual.engine.verification import tensors as stored
 from picual.engine.verification.checks import Bench, Check, some
-from picual.engine.verification.fidelity import TOKENS, windows_of
 from picual.engine.verification.readback import Reference, Stored
+from picual.engine.verification.windows import TOKENS, windows_of
 from picual.models import HfModel, Model
 from picual.models.safetensors_file import TensorInfo
 from picual.passes.base import NetworkRotated

@@ -52,9 +52,11 @@ class Session:
         Args:
             names: Of the outputs.
             ids: (T).
-            values: Of inputs that ids do not say.
+            values: Of inputs that ids do not say, and of those that may be left out.
         """
         feed = {item.name: _fed(item, ids, values) for item in self._session.get_inputs()}
+        optional = {item.name for item in self._session.get_overridable_initializers()}
+        feed |= {name: values[name] for name in optional & set(values)}
         try:
             found: list[npt.NDArray[Any]] = self._session.run(list(names), feed)
         except self._failures as error:

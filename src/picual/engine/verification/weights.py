@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from picual.engine.verification.checks import Bench, Check, some
 from picual.engine.verification.exported import Blocks, Exported, Floats, Holder
+from picual.engine.verification.shipped import checks, root_of, shipped
 from picual.engine.verification.source import Placed, Source
-from picual.models import GenaiModel, HfCheckpoint, Model, OnnxModel
+from picual.models import GenaiModel, Model, OnnxModel
 from picual.models.layout import DERIVED, HEAD, embedding_of, is_tied
 from picual.passes.base import WeightsExported
 
@@ -37,7 +38,6 @@ ROUNDING = {
 
 def check(promise: WeightsExported, given: Model, made: Model, bench: Bench) -> Iterator[Check]:
     """Compare the exported file with the checkpoint: what is there, how wide, and each number."""
-    assert isinstance(given, HfCheckpoint)
     file = made.decoder() if isinstance(made, GenaiModel) else made.path
     assert isinstance(made, GenaiModel | OnnxModel)
     exported = Exported(file)
@@ -45,7 +45,7 @@ def check(promise: WeightsExported, given: Model, made: Model, bench: Bench) -> 
     yield Check("export-data-complete", whole, len(exported.incomplete), 0, "; ".join(exported.incomplete))
     if not whole:
         return  # every further reading would tell of the same hole
-    source = Source(given)
+    source = Source(root_of(given))
     yield _each_linear_once(exported.linears, source)
     yield _one_embedding(exported.tables, source)
     if promise.precision == KEPT:
@@ -54,6 +54,8 @@ def check(promise: WeightsExported, given: Model, made: Model, bench: Bench) -> 
         yield from _as_asked(promise, exported.linears)
     yield from _numbers(exported, source, bench)
     yield _vectors(exported, source)
+    if adapters := shipped(promise.adapters, given, made):
+        yield from checks(adapters, exported, source, made)
 
 
 def _each_linear_once(linears: Sequence[Holder], source: Source) -> Check:

@@ -23,8 +23,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from picual import _atomic, _lazy, fingerprint
 from picual.errors import BadValue, Refused
 from picual.hardware import Machine, Target
-from picual.models import HfAdapter, HfModel, Profile, four_bit, trained_on
-from picual.models.hf import read_json
+from picual.models import HfAdapter, HfCheckpoint, HfModel, Profile, QuantizedHfModel, four_bit, trained_on
+from picual.models.quantized import DTYPE
+from picual.models.quantized_weights import open_weight
 from picual.models.safetensors_file import TensorInfo
 from picual.models.trained_on import FourBit
 from picual.passes import rewriting
@@ -120,14 +121,15 @@ class MergeAdapter(Pass[HfAdapter, HfModel]):
 
     def profile_after(self, profile: Profile) -> Profile:
         """Return the sizes in the asked dtype."""
-        if self.dtype == "keep":
+        if self.dtype == "keep" and not profile.quantized:
             return profile
-        return dataclasses.replace(profile, bytes=profile.parameters * (4 if self.dtype == "float32" else 2))
+        width = 4 if self.dtype in {"keep", "float32"} else 2
+        return dataclasses.replace(profile, bytes=profile.parameters * width, quantized=0)
 
 
 @dataclass(frozen=True)
 class _Work:
-    base: HfModel
+    base: HfCheckpoint
     shards: tuple[Shard, ...]
     edits: Mapping[str, list[Edit]]
     untied: Tie | None  # the head gets its own weight
@@ -136,9 +138,8 @@ class _Work:
 
     def content(self, part: Part) -> Pieces:
         """Return the bytes of a weight that an adapter changes, or that is stored as another type."""
-        return [
-            rewriting.raw(_merged(part.source, self.edits.get(part.name, []), self.held_as(part.name)), part.dtype)
-        ]
+        weight = _weight(self.base, part.source, self.held_as(part.name))
+        return [rewriting.raw(_merged(weight, self.edits.get(part.name, [])), part.dtype)]
 
     def held_as(self, name: str) -> FourBit | None:
         """Return how a weight was held; None for one that was as the base has it."""
@@ -148,6 +149,8 @@ class _Work:
 def _work_of(model: HfAdapter, dtype: str, onto: str, weights: tuple[float, ...]) -> _Work:
     """Lay out every tensor of the result, from headers alone."""
     base = model.root()
+    if dtype == "keep" and isinstance(base, QuantizedHfModel):
+        dtype = "float32"  # what integers stand for lies between narrower numbers
     tensors = base.tensors()
     tie = tie_of(base.config(), tensors)
     edits = edits_of(model.chain(), tensors, tie, weights)
@@ -161,7 +164,7 @@ def _work_of(model: HfAdapter, dtype: str, onto: str, weights: tuple[float, ...]
     names = {*edits, *(held.names if held is not None else ())}
     files: dict[str, list[Part]] = {file.name: [] for file in base.weight_files()}
     for name, source in sources.items():
-        stored = STORED.get(dtype, source.dtype) if source.dtype in FLOATS else source.dtype
+        stored = STORED.get(dtype, source.dtype) if source.dtype in (*FLOATS, DTYPE) else source.dtype
         home = tensors.get(name, source).file.name
         files[home].append(Part(name, source, stored, is_changed=name in names))
     shards = tuple(Shard(file, tuple(parts)) for file, parts in files.items())
@@ -203,13 +206,19 @@ def _inputs(model: HfAdapter, dtype: str, held: FourBit | None, weights: tuple[f
     return fingerprint.digest([dtype, how, list(weights), *stats])
 
 
-def _merged(source: TensorInfo, edits: list[Edit], held: FourBit | None) -> torch.Tensor:
-    """Return W, or what 4 bits left of it, plus every delta, in float32 (float64 if the base is)."""
+def _weight(base: HfCheckpoint, source: TensorInfo, held: FourBit | None) -> torch.Tensor:
+    """Return W of the base in float32 or wider: its numbers, what its integers stand for, or what 4 bits left."""
     import torch
 
+    if isinstance(base, QuantizedHfModel) and source.dtype == DTYPE:
+        return torch.from_numpy(open_weight(base, source.name).rows(0, source.shape[0]).copy())
     wide = torch.float64 if source.dtype == "F64" else torch.float32
     stored = rewriting.read(source.file, source.name)
-    weight = stored.to(wide) if held is None else four_bit.dequantized(stored, held, source.name).to(wide)
+    return stored.to(wide) if held is None else four_bit.dequantized(stored, held, source.name).to(wide)
+
+
+def _merged(weight: torch.Tensor, edits: list[Edit]) -> torch.Tensor:
+    """Return W plus every delta."""
     for edit in edits:
         weight = applied(edit, weight)
     return weight
@@ -217,9 +226,11 @@ def _merged(source: TensorInfo, edits: list[Edit], held: FourBit | None) -> torc
 
 def _write_config(work: _Work, dtype: str, folder: Path) -> None:
     """Write the base's config, with what the merge changed."""
-    config: dict[str, Any] = read_json(work.base.path / "config.json")
+    config: dict[str, Any] = work.base.config()
     if work.untied is not None:
         config["tie_word_embeddings"] = False
+    if dtype == "keep" and isinstance(work.base, QuantizedHfModel):
+        dtype = "float32"
     if dtype != "keep":
         config.pop("torch_dtype", None)
         config["dtype"] = dtype
@@ -234,6 +245,8 @@ def _tell(model: HfAdapter, work: _Work, context: PassContext) -> None:
             f"`{work.untied.head}` and `{work.untied.embedding}` were tied and no longer hold the same weight: "
             "each is stored, and `tie_word_embeddings` is off"
         )
+    if isinstance(work.base, QuantizedHfModel):
+        context.noted("the base's integers became the float32 numbers that they stand for")
     if work.held is not None:
         for name in sorted(set(work.held.names) - set(work.edits)):
             context.changed(name, f"as {work.held.format} left it")

@@ -10,6 +10,7 @@ from typing import Any
 
 from picual.errors import Refused
 from picual.models import HfAdapter
+from picual.models.quantized import DTYPE
 from picual.models.safetensors_file import TensorInfo
 
 FLOATS = ("F64", "F32", "F16", "BF16")
@@ -74,7 +75,7 @@ class Reading:
                 where=str(self.adapter.path),
                 hint="give the model this adapter was trained on",
             )
-        if info.dtype not in FLOATS:
+        if info.dtype not in (*FLOATS, DTYPE):
             raise Refused(
                 f"`{target}` holds {info.dtype}, not floating point: an adapter cannot be added to it",
                 where=str(info.file.parent),

@@ -24,9 +24,10 @@ from picual.graph.checkpoint import STORED, Checkpoint
 from picual.graph.last_position import keep_last_position
 from picual.graph.skeleton import build_skeleton, is_known
 from picual.hardware import Machine, Target
-from picual.models import GenaiModel, HfCheckpoint, HfModel, Profile, QuantizedHfModel
+from picual.models import GenaiModel, HfAdapter, HfCheckpoint, HfModel, Profile, QuantizedHfModel
 from picual.models.layout import is_tied
 from picual.numerics.block_sizes import Format
+from picual.passes.adapters.companions import copy_companions
 from picual.passes.base import (
     Forecast,
     Pass,
@@ -37,11 +38,12 @@ from picual.passes.base import (
     WeightsExported,
 )
 from picual.passes.export import builder_fallback, sizes
+from picual.passes.export.adapter_files import check_names, deploy, named_adapters
 from picual.passes.export.assembly import DATA_FILE, Assembly, Choice, assemble, unsourced
 from picual.passes.export.filling import fill
 from picual.passes.export.genai_config import genai_config
 from picual.space import Choice as OneOf
-from picual.space import param
+from picual.space import Settings, param
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -57,7 +59,7 @@ ROUNDING_BLOCK = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class BuildGenai(Pass[HfModel | QuantizedHfModel, GenaiModel]):
+class BuildGenai(Pass[HfModel | QuantizedHfModel | HfAdapter, GenaiModel]):
     """Export a Hugging Face model for ONNX Runtime GenAI, as floats or as blocks of small integers."""
 
     name: ClassVar[str] = "build-genai"
@@ -92,9 +94,22 @@ class BuildGenai(Pass[HfModel | QuantizedHfModel, GenaiModel]):
         help="Positions at which the graph gives logits. Generation needs the last of each row alone, and reads "
         "prompts faster for it; other readers of the graph may need all.",
     )
+    adapter_name: str = param("adapter", help="What the adapter is called that the model brings, if it is one.")
+    adapters: Settings = param(  # noqa: RUF009  # a mapping that is never changed
+        Settings(), help="Further adapters on the same base, folders by name.", role="adapters"
+    )
 
-    def check(self, model: HfCheckpoint, target: Target) -> None:
+    def __post_init__(self) -> None:
+        """Refuse names of adapters that are no file names, or taken.
+
+        Raises:
+            BadValue: Says which.
+        """
+        check_names(self.adapter_name, self.adapters)
+
+    def check(self, given: HfCheckpoint | HfAdapter, target: Target) -> None:
         """Refuse unknown networks, stored integers, blocks wider than a layer, and half precision on a CPU."""
+        model = _root(given)
         config = model.config()
         kind = str(config.get("model_type", "unknown"))
         if not is_known(kind) and not builder_fallback.is_known(config):
@@ -122,6 +137,12 @@ class BuildGenai(Pass[HfModel | QuantizedHfModel, GenaiModel]):
                 where=str(model.path),
                 hint=f"set `block: {max((size for size in (16, 32, 64, 128) if size <= narrowest), default=16)}`",
             )
+        if named_adapters(given, self.adapter_name, self.adapters) and not is_known(kind):
+            raise Refused(
+                f"networks of type `{kind}` are built by onnxruntime-genai's builder, without inputs for adapters",
+                where=str(given.path),
+                hint="put `merge-adapter` before `build-genai`",
+            )
 
     def _check_kept(self, model: QuantizedHfModel) -> None:
         if self.precision in BITS:
@@ -138,8 +159,9 @@ class BuildGenai(Pass[HfModel | QuantizedHfModel, GenaiModel]):
                 hint="give `build-genai` the unquantized checkpoint with `precision: int4`",
             )
 
-    def run(self, model: HfCheckpoint, context: PassContext) -> GenaiModel:
-        """Make the graph, lay out the data file, fill it, and put settings and tokenizer beside it."""
+    def run(self, given: HfCheckpoint | HfAdapter, context: PassContext) -> GenaiModel:
+        """Make the graph, lay out the data file, fill it, and put settings, tokenizer and adapters beside it."""
+        model = _root(given)
         choice = self._choice(model, context.target)
         context.progress(0, 1, "making the graph")
         skeleton, complete = self._skeleton(model, choice, context)
@@ -147,17 +169,37 @@ class BuildGenai(Pass[HfModel | QuantizedHfModel, GenaiModel]):
         self._fill(assembly, model, context)
         if self.logits == "last":
             self._keep_last_position(assembly, context)
+        self._deploy_adapters(assembly, given, choice, context)
         save(assembly.model, context.folder / "model.onnx")
         built = None if complete else builder_fallback.settings(context.scratch)
         settings = genai_config(model, assembly.model, context.target, built=built)
         _atomic.write_json(context.folder / "genai_config.json", settings)
         _atomic.write_json(context.folder / "config.json", model.config())
-        for file in model.companions():
+        if isinstance(given, HfAdapter):
+            copy_companions(given, context.folder)
+        for file in model.companions() if given is model else ():
             shutil.copyfile(file, context.folder / file.name)
         self._tell(assembly, context)
         made = GenaiModel(context.folder)
         context.metrics["size_mb"] = made.size() / 1e6
         return made
+
+    def _deploy_adapters(
+        self, assembly: Assembly, given: HfCheckpoint | HfAdapter, choice: Choice, context: PassContext
+    ) -> None:
+        """Give the graph inputs for the adapters, if there are some, and write each one's file."""
+        import onnx_ir as ir
+
+        adapters = named_adapters(given, self.adapter_name, self.adapters)
+        if not adapters:
+            return
+        floats = ir.DataType.FLOAT16 if choice.floats == "fp16" else ir.DataType.FLOAT
+        for stem in deploy(assembly.model, _root(given), adapters, floats, context.folder):
+            context.changed(stem, "takes an adapter")
+        context.noted(f"adapters beside the model: {', '.join(adapters)}; `{next(iter(adapters))}` answers")
+        if choice.body is not None:
+            context.noted("the adapters were trained on weights that are rounded now: `quantize` before `lora`"
+                          " trains on the integers")  # fmt: skip
 
     def _keep_last_position(self, assembly: Assembly, context: PassContext) -> None:
         """Elsewhere than on a CPU the runtime may give a mask of the cache's full length, which hides the ends."""
@@ -166,16 +208,18 @@ class BuildGenai(Pass[HfModel | QuantizedHfModel, GenaiModel]):
         elif not keep_last_position(assembly.model):
             context.noted("logits at all positions: no node of this graph is known to be its head")
 
-    def preparation(self, model: HfCheckpoint, target: Target) -> Mapping[str, Any] | None:
+    def preparation(self, given: HfCheckpoint | HfAdapter, target: Target) -> Mapping[str, Any] | None:
         """Return what the graph without weights depends on; None where it is not the graph library's alone."""
+        model = _root(given)
         kind = str(model.config().get("model_type"))
         if not is_known(kind) or model.trust_remote_code:
             return None
         floats = self._choice(model, target).floats
         return {"config": _config_of_graph(model), "floats": floats, "provider": target.provider}
 
-    def prepare(self, model: HfCheckpoint, context: PassContext) -> None:
+    def prepare(self, given: HfCheckpoint | HfAdapter, context: PassContext) -> None:
         """Make the graph without weights."""
+        model = _root(given)
         context.progress(0, 1, "making the graph")
         floats = self._choice(model, context.target).floats
         skeleton = build_skeleton(_config_of_graph(model), floats=floats, provider=context.target.provider)
@@ -185,8 +229,11 @@ class BuildGenai(Pass[HfModel | QuantizedHfModel, GenaiModel]):
         """Return: the weights are there at the asked width, the runtime agrees, the prompt contract is kept."""
         precision = self.precision or KEPT
         head = self.head if precision in BITS else "float"
-        weights = WeightsExported(precision=precision, block=self.block, symmetric=self.symmetric, head=head)
-        return (weights, RuntimeAgrees(precision=precision), PromptContractKept())
+        adapters = Settings({self.adapter_name: "", **self.adapters})
+        weights = WeightsExported(
+            precision=precision, block=self.block, symmetric=self.symmetric, head=head, adapters=adapters
+        )
+        return (weights, RuntimeAgrees(precision=precision, adapters=adapters), PromptContractKept())
 
     def compresses(self) -> bool:
         """Say whether weights are rounded."""
@@ -309,6 +356,11 @@ class BuildGenai(Pass[HfModel | QuantizedHfModel, GenaiModel]):
                 context.changed(job.name, job.how)
         for name, why in assembly.kept:
             context.skipped(name, why)
+
+
+def _root(model: HfCheckpoint | HfAdapter) -> HfCheckpoint:
+    """Return the checkpoint that is written: an adapter's base."""
+    return model.root() if isinstance(model, HfAdapter) else model
 
 
 def _config_of_graph(model: HfCheckpoint) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from picual import _atomic
-from picual.models import HfModel
+from picual.models import HfCheckpoint
 from picual.models.hf import weight_files
 from picual.passes.finetune.disk import disk_errors
 
@@ -90,7 +90,7 @@ def load_weights(adapted: Any, folder: Path) -> None:
     adapted.tie_weights()
 
 
-def save_adapter(adapted: Any, model: HfModel, folder: Path) -> None:
+def save_adapter(adapted: Any, model: HfCheckpoint, folder: Path) -> None:
     """Write the adapter, its config and the model's tokenizer files into ``folder``: all of them, or nothing."""
     try:
         with disk_errors(folder):
@@ -101,7 +101,7 @@ def save_adapter(adapted: Any, model: HfModel, folder: Path) -> None:
         raise
 
 
-def _save(adapted: Any, model: HfModel, folder: Path) -> None:
+def _save(adapted: Any, model: HfCheckpoint, folder: Path) -> None:
     adapted.save_pretrained(folder, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # a model card with the base's path
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))

@@ -12,7 +12,7 @@ from picual.data.files import Row, rows
 from picual.data.sequences import Sequence, Tokenized, sequences
 from picual.data.split import holdout_rows, train_rows
 from picual.data.text import row_text
-from picual.models import HfModel
+from picual.models import HfCheckpoint
 from picual.passes.base import PassContext
 
 SIZES = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
@@ -72,7 +72,7 @@ def examples(
     return Examples(train, evaluation, len(kept), len(held), _fitted(config, longest))
 
 
-def context_of(model: HfModel) -> int | None:
+def context_of(model: HfCheckpoint) -> int | None:
     """Return how many tokens a model can read at once; None where its config does not say."""
     config = model.config()
     config = config.get("text_config", config)

@@ -6,6 +6,9 @@ Cost: about four floating-point operations a weight and token; the activations o
 Source: Hu et al., "LoRA", arXiv 2106.09685; `rslora`: Kalajdzievski, arXiv 2312.03732; `dora`: Liu et al., arXiv
 2402.09353; `loha`: Hyeon-Woo et al., arXiv 2108.06098; `lokr`: Edalati et al., arXiv 2212.10650.
 
+On a quantized checkpoint the frozen weights are the numbers that its integers stand for, so that the update learns
+to make up for their rounding too; ``build-genai`` ships both as they are.
+
 Training is ``transformers.Trainer`` with an adapter from ``peft``. A kill loses at most a tenth of the steps, or a
 minute; what goes on afterwards ends in the same bytes.
 """
@@ -19,21 +22,23 @@ from typing import Any, ClassVar, Literal
 from picual import _lazy
 from picual.errors import BadValue, UnknownName, nearest
 from picual.hardware import Machine, Target
-from picual.models import HfAdapter, HfModel, Profile, four_bit
-from picual.models.hf_loading import load_checkpoint, load_tokenizer, quiet
+from picual.models import HfAdapter, HfCheckpoint, HfModel, Profile, QuantizedHfModel, four_bit
+from picual.models.hf_loading import load_base, load_tokenizer, quiet
 from picual.models.mapped_network import load_mapped
 from picual.models.trained_on import FourBit, TrainedOn, base_digest
-from picual.passes.base import AdapterTrained, Forecast, Pass, PassContext, Promise
+from picual.passes.base import AdapterTrained, Forecast, Pass, PassContext, Promise, WeightsQuantized
 from picual.passes.finetune import training, training_arguments
 from picual.passes.finetune.adapter import OUTPUTS_DROPPED, AdapterForm, save_adapter
 from picual.passes.finetune.cost import forecast
 from picual.passes.finetune.examples import context_of, examples
+from picual.passes.finetune.int4_base import INT4, check_int4, in_int4, int4_profile, with_int4
+from picual.passes.finetune.precision import on_the_grid
 from picual.passes.finetune.targets import ALL, check_layers, check_saved, targets_of
 from picual.space import Choice, FloatRange, Settings, param
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lora(Pass[HfModel, HfAdapter]):
+class Lora(Pass[HfModel | QuantizedHfModel, HfAdapter]):
     """Train an adapter on a data set, by LoRA or one of its kin."""
 
     name: ClassVar[str] = "lora"
@@ -69,6 +74,9 @@ class Lora(Pass[HfModel, HfAdapter]):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = param(
         "auto", help="Of the frozen weights while training; `auto`: bfloat16 where the machine is fast at it."
     )
+    base: Literal["as-given", "int4"] = param(
+        "as-given", help="What the adapter is trained on: the given weights, or int4 of them, which ships with it."
+    )
     training: Settings = param(  # noqa: RUF009  # a mapping that is never changed
         Settings(), help="Arguments of transformers' TrainingArguments, by name.", role="training"
     )
@@ -93,7 +101,7 @@ class Lora(Pass[HfModel, HfAdapter]):
                 hint="method: rslora, or leave out `use_rslora`",
             )
 
-    def check(self, model: HfModel, target: Target) -> None:
+    def check(self, model: HfCheckpoint, target: Target) -> None:
         """Refuse modules that the model does not have; ask for the data."""
         if self.data is None:
             raise BadValue(f"`{self.name}` needs `data`", hint="data: NAME, as under `data:` in the recipe")
@@ -101,13 +109,16 @@ class Lora(Pass[HfModel, HfAdapter]):
         targets = targets_of(model, self.modules)
         check_layers(model, self.method, targets)
         check_saved(model, self.modules_to_save)
+        if self.base == INT4:
+            check_int4(model, target)
 
-    def run(self, model: HfModel, context: PassContext) -> HfAdapter:
+    def run(self, given: HfCheckpoint, context: PassContext) -> HfAdapter:
         """Train, going on from the newest whole checkpoint, and write the adapter."""
-        self.check(model, context.target)
+        self.check(given, context.target)
         four_bit.hush()
         for module in self.imports:
             _lazy.need(module, extra=self.extra, by=self.name)
+        model = in_int4(given, context) if self.base == INT4 else given
         asked = training_arguments.read(self.training)
         for note in asked.notes:
             context.noted(note)
@@ -122,7 +133,8 @@ class Lora(Pass[HfModel, HfAdapter]):
             held = self._held(model, context)
             plan = training.Training(
                 network=self._network(model, held, context), form=form, examples=data, tokenizer=tokenizer,
-                arguments=asked.values, data=data.config, dtype=self.dtype,
+                arguments=asked.values, data=data.config,
+                dtype=on_the_grid(self.dtype) if isinstance(model, QuantizedHfModel) else self.dtype,
                 begin=lambda adapted: self._begin(adapted, context),
             )  # fmt: skip
             adapted, metrics = training.train(plan, context)
@@ -141,25 +153,37 @@ class Lora(Pass[HfModel, HfAdapter]):
         return HfAdapter(context.folder, base=model)
 
     def promises(self) -> tuple[Promise, ...]:
-        """Return: every adapted module has an update that is finite and not zero."""
-        return (AdapterTrained(modules=self.modules or (ALL,)),)
+        """Return: every adapted module has a finite update that is not zero; an int4 base is near its source."""
+        trained = AdapterTrained(modules=self.modules or (ALL,))
+        return (trained, WeightsQuantized(nearest=False)) if self.base == INT4 else (trained,)
+
+    def compresses(self) -> bool:
+        """Say whether the base's weights are rounded."""
+        return self.base == INT4
+
+    def profile_after(self, profile: Profile) -> Profile:
+        """Return the sizes of the base that the adapter is on."""
+        return int4_profile(profile) if self.base == INT4 else profile
 
     def forecast(self, profile: Profile, target: Target, machine: Machine, rows: Mapping[str, int]) -> Forecast:
         """Say what weights, adapter, optimizer and the activations of the largest batch take."""
         values = training_arguments.known(self.training)
         count = rows.get(self.data or "", 0)
-        return forecast(profile, machine, count, form=self._form(self.modules), arguments=values, dtype=self.dtype)
+        form = self._form(self.modules)
+        found = forecast(profile, machine, count, form=form, arguments=values, dtype=self.dtype)
+        return found if self.base != INT4 else with_int4(found, profile, target, machine, rows)
 
-    def _held(self, model: HfModel, context: PassContext) -> FourBit | None:
+    def _held(self, model: HfCheckpoint, context: PassContext) -> FourBit | None:
         """Return which weights of the base are held in 4 bits: none here."""
         return None
 
-    def _network(self, model: HfModel, held: FourBit | None, context: PassContext) -> Callable[[str], Any]:
+    def _network(self, model: HfCheckpoint, held: FourBit | None, context: PassContext) -> Callable[[str], Any]:
         """Return what loads the base with its floats of a dtype."""
         import torch
 
         def load(dtype: str) -> Any:
-            return load_mapped(model, dtype, context.scratch) or load_checkpoint(model, getattr(torch, dtype))
+            mapped = load_mapped(model, dtype, context.scratch) if isinstance(model, HfModel) else None
+            return load_base(model, getattr(torch, dtype)) if mapped is None else mapped
 
         return load
 

@@ -68,7 +68,7 @@ def together(rows: list[TokenSequence], most: int = PACK) -> list[list[TokenSequ
 
 
 def pack(rows: Sequence[TokenSequence]) -> dict[str, Any]:
-    """Return rows as one: ``input_ids``, ``labels``, ``position_ids`` (1, T); ``lengths``, ``rows`` (documents)."""
+    """Return rows as one: ``input_ids``, ``labels``, ``position_ids`` (1, T); ``lengths``, ``rows`` (D)."""
     import torch
 
     ids = [token for row in rows for token in row.input_ids]

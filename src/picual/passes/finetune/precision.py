@@ -23,3 +23,8 @@ def weights_dtype(asked: Dtype, machine: Machine, *, gpu: bool) -> tuple[str, st
     if asked == "float16" and not gpu:
         return "float32", "`dtype: float16` needs a GPU; the weights are float32 while training"
     return asked, ""
+
+
+def on_the_grid(asked: Dtype) -> Dtype:
+    """Return the dtype for weights that integers stand for: half precision would move them off their grid."""
+    return "float32" if asked == "auto" else asked

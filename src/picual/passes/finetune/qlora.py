@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal
 from picual import hardware
 from picual.errors import BadValue, Refused
 from picual.hardware import Machine, Target
-from picual.models import HfModel, Profile
+from picual.models import HfCheckpoint, HfModel, Profile
 from picual.models.trained_on import BLOCK, FourBit
 from picual.passes.base import Forecast, PassContext
 from picual.passes.finetune import training_arguments
@@ -67,13 +67,21 @@ class Qlora(Lora):
             raise BadValue(
                 f"`loftq_iterations` is {self.loftq_iterations}; it must be at least 1", hint="loftq_iterations: 1"
             )
+        if self.base != "as-given":
+            raise BadValue(f"`base: {self.base}` is for `lora`: `qlora` has a base in 4 bits of its own")
         if self.method not in ("lora", "rslora"):
             raise BadValue(
                 f"`method: {self.method}` is not trained beside 4 bits", hint="method: lora, or the pass `lora`"
             )
 
-    def check(self, model: HfModel, target: Target) -> None:
+    def check(self, model: HfCheckpoint, target: Target) -> None:
         """Refuse what `lora` does, weights that are not floats, and a held layer that is to be trained in full."""
+        if not isinstance(model, HfModel):
+            raise Refused(
+                "the model is integers already, and `qlora` makes 4 bits of its own",
+                where=str(model.path),
+                hint="train with `lora`: it trains on what the integers stand for",
+            )
         super().check(model, target)
         tensors = model.tensors()
         linear = [name for name in linear_modules(tensors) if not HEAD.search(name)]
@@ -106,10 +114,11 @@ class Qlora(Lora):
             dtype=self.dtype, a_linear=0.5 + (NARROW_SCALE if self.double_quant else SCALE) / BLOCK,
         )  # fmt: skip
 
-    def _held(self, model: HfModel, context: PassContext) -> FourBit | None:
+    def _held(self, model: HfCheckpoint, context: PassContext) -> FourBit | None:
         from picual.passes.finetune import loftq
         from picual.passes.finetune.four_bit_base import linears_of
 
+        assert isinstance(model, HfModel)  # `check` saw to it
         names = linears_of(model)[0]
         held = FourBit(format=self.quant_type, double_quant=self.double_quant, names=names)
         if self.init == "default":
@@ -124,12 +133,13 @@ class Qlora(Lora):
 
             loftq.begin(adapted, context)
 
-    def _network(self, model: HfModel, held: FourBit | None, context: PassContext) -> Callable[[str], Any]:
+    def _network(self, model: HfCheckpoint, held: FourBit | None, context: PassContext) -> Callable[[str], Any]:
         import torch
 
         from picual.passes.finetune.four_bit_base import held_bytes, linears_of, load_four_bit
 
         assert held is not None
+        assert isinstance(model, HfModel)
         for name in linears_of(model)[1]:
             context.skipped(name, f"held as it is: its rows are not made of whole blocks of {BLOCK}")
         gpu = torch.cuda.is_available() and not training_arguments.read(self.training).values.get("use_cpu")

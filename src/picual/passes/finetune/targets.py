@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from picual.errors import Refused, nearest
-from picual.models import HfModel
+from picual.models import HfCheckpoint
 from picual.models.layout import EMBEDDINGS
 from picual.models.safetensors_file import TensorInfo
 
@@ -18,7 +18,7 @@ FAN_IN_FIRST = ("gpt2", "openai-gpt")  # their linear layers are Conv1D of trans
 EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 
 
-def targets_of(model: HfModel, modules: tuple[str, ...]) -> dict[str, list[str]]:
+def targets_of(model: HfCheckpoint, modules: tuple[str, ...]) -> dict[str, list[str]]:
     """Return the modules that get an adapter, by the name that asked for them.
 
     Args:
@@ -47,7 +47,7 @@ def targets_of(model: HfModel, modules: tuple[str, ...]) -> dict[str, list[str]]
     return {name: [module for module in inner if last_part(module) == name] for name in names}
 
 
-def check_saved(model: HfModel, modules: tuple[str, ...]) -> None:
+def check_saved(model: HfCheckpoint, modules: tuple[str, ...]) -> None:
     """Raise ``Refused`` for a module of ``modules_to_save`` that the checkpoint does not have."""
     modules_here = {name.removesuffix(".weight") for name in model.tensors() if name.endswith(".weight")}
     modules_here.add("lm_head")  # a tied one has no weight of its own
@@ -56,7 +56,7 @@ def check_saved(model: HfModel, modules: tuple[str, ...]) -> None:
             raise _no_such(name, sorted(modules_here), model)
 
 
-def check_layers(model: HfModel, method: str, targets: Mapping[str, list[str]]) -> None:
+def check_layers(model: HfCheckpoint, method: str, targets: Mapping[str, list[str]]) -> None:
     """Raise ``Refused`` where the layers to adapt are of a kind for which a method is not made."""
     kind = str(model.config().get("model_type"))
     if kind in FAN_IN_FIRST and method in {"loha", "lokr"}:
@@ -81,7 +81,7 @@ def last_part(module: str) -> str:
     return module.rpartition(".")[2]
 
 
-def _no_such(name: str, modules: Iterable[str], model: HfModel) -> Refused:
+def _no_such(name: str, modules: Iterable[str], model: HfCheckpoint) -> Refused:
     known = list(dict.fromkeys(last_part(module) for module in modules))
     parts = FUSED.get(name, ())
     if parts and set(parts) <= set(known):
@@ -91,7 +91,7 @@ def _no_such(name: str, modules: Iterable[str], model: HfModel) -> Refused:
     return Refused(f"the model has no linear layer `{name}`", where=str(model.path), hint=hint)
 
 
-def _refuse_experts(model: HfModel) -> None:
+def _refuse_experts(model: HfCheckpoint) -> None:
     config: Mapping[str, Any] = model.config()
     config = config.get("text_config", config)
     if any(int(config.get(key) or 0) > 1 for key in EXPERTS):

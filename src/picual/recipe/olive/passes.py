@@ -13,6 +13,7 @@ from picual.recipe.olive.chains import Link, links_of, quantizes
 from picual.recipe.olive.context import Context
 from picual.recipe.olive.data import DataSets
 from picual.recipe.olive.engine import Engine
+from picual.recipe.olive.extraction import EXTRACTING, WHY_NOT, is_done_already
 from picual.recipe.olive.flows import slots_of
 from picual.recipe.olive.notes import Path_, Reason
 from picual.recipe.olive.reader import Found, Reader, object_reader, word
@@ -40,6 +41,7 @@ _FILES: dict[str, Reason] = dict.fromkeys(
 )
 
 _REASONS = {
+    EXTRACTING: WHY_NOT,
     **dict.fromkeys(
         pass_names.ONNX_QUANTIZERS,
         "quantizes an exported model; here weights are quantized before: `rtn`, then `build-genai`",
@@ -85,6 +87,8 @@ def read_passes(
             context.ledger.note(entry.path, "ignored", "in none of the `pass_flows` that are run")
     steps: list[StepSpec] = []
     for link in links_of(context.ledger, slots, passes):
+        if is_done_already(context.ledger, link, passes, steps):
+            continue
         takes_integers = any(quantizes(step) for step in steps)
         steps.append(_of_link(reading, replace(link, takes_integers=takes_integers), passes))
     return tuple(steps)

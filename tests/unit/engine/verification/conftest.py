@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from picual.engine.verification.checks import Bench
 from picual.engine.verification.task import verify
-from picual.models import GenaiModel, HfAdapter, HfModel, Model
+from picual.models import GenaiModel, HfAdapter, HfCheckpoint, HfModel, Model
 from picual.passes.base import PassContext, Promise
 from picual.passes.export.genai import BuildGenai
 from picual.testing.tiny import tiny_model
@@ -38,9 +38,9 @@ def failed() -> Failed:
 def adapter_on() -> Callable[..., HfAdapter]:
     """Write an adapter with a random B, without any training library."""
 
-    def write(base: HfModel | HfAdapter, folder: Path, *, seed: int = 1, **settings: Any) -> HfAdapter:
+    def write(base: HfCheckpoint | HfAdapter, folder: Path, *, seed: int = 1, **settings: Any) -> HfAdapter:
         generator = torch.Generator().manual_seed(seed)
-        root = base if isinstance(base, HfModel) else base.root()
+        root = base.root() if isinstance(base, HfAdapter) else base
         config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "o_proj"], **settings}
         tensors = {}
         for name, info in root.tensors().items():
