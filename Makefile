@@ -22,7 +22,8 @@ unit: $(VENV)/ready
 	$(BIN)/python -m pytest tests/integration --numprocesses logical --maxprocesses 2 --dist loadfile
 
 # All that can be measured without a model; with MODEL=FOLDER (a float checkpoint) and TEXT=FILE (a long text) also
-# what quantizing does to that model, and how fast it is built and answers beside the runtime's own builder's.
+# what quantizing does to that model, and how fast it is built and answers beside the runtime's own builder's; with
+# MODEL and ROWS=FILE (JSON lines with phrase and tone) how fast it is trained, and what of that survives deployment.
 bench: $(VENV)/ready
 	$(BIN)/python benchmarks/waits.py
 	$(BIN)/python benchmarks/kill.py --times 20
@@ -43,7 +44,12 @@ ifneq ($(and $(MODEL),$(TEXT)),)
 		$(if $(LLAMA),--llama $(LLAMA))
 	$(BIN)/python benchmarks/decoding.py $(BENCH)/ours/balanced-89MB $(BENCH)/k_quant $(if $(LLAMA),--llama $(LLAMA))
 	$(BIN)/python benchmarks/building.py "$(MODEL)"
-else
+endif
+ifneq ($(and $(MODEL),$(ROWS)),)
+	$(BIN)/python benchmarks/finetuning.py "$(MODEL)" "$(ROWS)" $(if $(PEER),--peer $(PEER))
+	$(BIN)/python benchmarks/deployment.py "$(MODEL)" "$(ROWS)"
+endif
+ifeq ($(MODEL),)
 	@echo "skipped, as no model and text were given: building.py, quantization.py quality, decoding.py."
 	@echo 'Try make bench MODEL=FOLDER TEXT=FILE, and LLAMA="PYTHON FILE.gguf" to time llama.cpp beside them'
 endif
