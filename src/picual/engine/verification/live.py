@@ -75,7 +75,9 @@ def _live(given: HfAdapter, held: FourBit | None, windows: npt.NDArray[np.int64]
         yield from _of_whole(_with_adapters(_in_four_bits(root, held), given), windows)
         return
     weights = _Based(root) if isinstance(root, HfModel) else None
-    if weights is None or not _fits(root, weights):
+    # DoRA takes the length of a weight before the layer runs: it must be there all the time.
+    whole = any(link.adapter_config().get("use_dora") for link in given.chain())
+    if weights is None or whole or not _fits(root, weights):
         import torch
 
         yield from _of_whole(_with_adapters(load_base(root, torch.float32), given), windows)
@@ -202,6 +204,9 @@ def _fill(adapted: Any, name: str, link: HfAdapter) -> None:
         return
     own = load_file(link.path / ADAPTER_FILE)
     homes = {one: one.replace(f".modules_to_save.{name}", "").replace(f".{name}", "") for one in empty}
+    for one, home in homes.items():  # the file has it without the module that peft keeps it in
+        if home.endswith("lora_magnitude_vector.weight") and home not in own:
+            homes[one] = home.removesuffix(".weight")
     if lost := sorted(home for home in homes.values() if home not in own):
         raise UnreadableModel(f"the adapter has no `{lost[0]}`", where=str(link.path))
     # A weight that the adapter carries in full under the base's own name goes into the base itself.

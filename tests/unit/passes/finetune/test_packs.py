@@ -23,9 +23,9 @@ def row(length: int, seed: int = 0) -> Sequence:
     return Sequence(ids, [-100 if place < length // 3 else token for place, token in enumerate(ids)])
 
 
-def adapted(model: HfModel) -> Any:
+def adapted(model: HfModel, dtype: torch.dtype = torch.float32) -> Any:
     torch.manual_seed(3)
-    network = load_checkpoint(model, torch.float32)
+    network = load_checkpoint(model, dtype)
     form = AdapterForm(
         rank=4, alpha=8.0, dropout=0.0, modules=("q_proj", "v_proj", "down_proj"), modules_to_save=(),
         method="lora",
@@ -97,6 +97,14 @@ def test_a_network_that_mixes_documents_is_not_given_packs(
     monkeypatch.setattr(DocumentAttention, "begin", lambda self, lengths: None)  # the pack is one document then
     assert not loss.allow_packs(row(40).input_ids)
     assert causal.config._attn_implementation == before
+
+
+def test_packs_are_allowed_in_half_precision_too(llama: HfModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    loss = Loss(adapted(llama, torch.bfloat16))
+    assert loss.choose(row(40).input_ids)
+    assert loss.allow_packs(row(40).input_ids)
+    monkeypatch.setattr(DocumentAttention, "begin", lambda self, lengths: None)
+    assert not Loss(adapted(llama, torch.bfloat16)).allow_packs(row(40).input_ids)
 
 
 @pytest.mark.parametrize("window", [None, 4])

@@ -164,12 +164,12 @@ def test_the_first_flow_orders_the_steps_and_drops_the_others(olive):
 
 
 def test_a_pass_that_is_not_here_keeps_its_name_and_its_parameters(olive):
-    recipe = olive({"passes": {"q": {"type": "LoHa", "config": {"factor": 2}, "lora_r": 4}}})
+    recipe = olive({"passes": {"q": {"type": "ConvertHfToGGUF", "config": {"factor": 2}, "lora_r": 4}}})
 
     step = recipe.steps[0]
-    assert (step.type, step.fields) == ("LoHa", {"factor": 2, "lora_r": 4})
+    assert (step.type, step.fields) == ("ConvertHfToGGUF", {"factor": 2, "lora_r": 4})
     note = next(note for note in recipe.notes if note.path == "passes.q")
-    assert (note.kind, "LoHa" in note.text) == ("later", True)
+    assert (note.kind, "ConvertHfToGGUF" in note.text) == ("later", True)
 
 
 def test_qlora_keeps_what_it_says_about_4_bits(olive):
