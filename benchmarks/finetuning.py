@@ -11,6 +11,9 @@ training, seconds a step, in OUT/log.txt. Ends with 1 where a limit is missed. N
 The limit of a token is the time of its matrix products, at the speed of these products alone, in one process:
 
     4 P + 6 L + 4 V H operations   P: weights of linear layers, L: of the adapter, V H: of the head
+
+``--loss`` compares what is learnt instead: the same rows in the same order through `picual run` and through plain
+peft in float32, then the loss on the same held-out rows.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ from picual.hardware import machine
 
 JOIN, EACH = "join", "line-by-line"
 LENGTH, RANK, BATCH, ACCUMULATED = 256, 16, 1, 4
+ROWS, RATE, HELD_OUT = 8, 2e-4, 0.3  # of the comparison of losses
 TEMPLATE = "### Text: {phrase}\n### The tone is:\n{tone}"
 PEER, LIMIT, USEFUL, PLAIN, MEMORY = 1.15, 0.85, 4.0, 1.5, 0.65
 
@@ -44,11 +48,16 @@ def main() -> None:
     asked.add_argument("--steps", type=int, default=6)
     asked.add_argument("--rounds", type=int, default=2)
     asked.add_argument("--plain", choices=(JOIN, EACH), help="Run the plain loop alone, print tokens/s and loss.")
+    asked.add_argument("--loss", action="store_true", help="Compare the loss on held-out rows with plain peft's.")
     asked.add_argument("--limit", action="store_true", help="Time the matrix products alone, print tokens/s.")
     given = asked.parse_args()
     if given.plain:
         print(json.dumps(plain(given.model, given.rows, given.plain, given.steps)))
         return
+    if given.loss:
+        mine, theirs = our_loss(given), plain_loss(given)
+        print(f"loss on held-out rows after {given.steps} steps of {ROWS}: {mine:.4f}, of plain peft {theirs:.4f}")
+        sys.exit(0 if held("one to the other", min(mine / theirs, theirs / mine), 0.99) else 1)
     if given.limit:
         print(json.dumps({"tokens_per_s": limit(given.model)}))
         return
@@ -125,6 +134,74 @@ def peer(given: Any, strategy: str) -> tuple[float, Taken]:
     return speed * useful, taken
 
 
+def our_loss(given: Any) -> float:
+    """Train with `picual run` on rows in their order and return the loss on the others."""
+    training = {
+        "per_device_train_batch_size": ROWS, "max_steps": given.steps, "learning_rate": RATE, "seed": 0,
+        "lr_scheduler_type": "constant", "train_sampling_strategy": "sequential", "logging_steps": given.steps,
+    }  # fmt: skip
+    rows = {"files": [str(given.rows.resolve())], "template": TEMPLATE, "max_length": LENGTH, "holdout": HELD_OUT}
+    passes = {"lora": {"data": "rows", "rank": RANK, "alpha": 16, "dropout": 0.0, "training": training}}
+    recipe = {"version": 1, "model": str(given.model.resolve()), "data": {"rows": rows}, "passes": passes}
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "recipe.json"
+        file.write_text(json.dumps(recipe))
+        command = [sys.executable, "-m", "picual.cli.main", "run", str(file), "-o", f"{folder}/out"]
+        watched([*command, "--store", f"{folder}/store"])
+        events = [json.loads(line) for line in Path(folder, "out/run/events.jsonl").read_text().splitlines()]
+    return float([event["eval_loss"] for event in events if event["event"] == "eval_loss"][-1])
+
+
+def plain_loss(given: Any) -> float:
+    """Train by hand on the same rows in the same order and return the loss on the others."""
+    import torch
+
+    from picual.data.base import DataConfig
+    from picual.data.files import rows
+    from picual.data.split import holdout_rows, train_rows
+
+    torch.set_num_threads(machine().cores)
+    torch.manual_seed(0)
+    config = DataConfig(files=(str(given.rows.resolve()),), template=TEMPLATE, max_length=LENGTH, holdout=HELD_OUT)
+    found = rows(config)
+    train, held_out = (
+        tokens_of(given, part, config) for part in (train_rows(found, config), holdout_rows(found, config))
+    )
+    network = adapted(given.model, dropout=0.0)
+    optimizer = torch.optim.AdamW([w for w in network.parameters() if w.requires_grad], lr=RATE, weight_decay=0.0)
+    for step in range(given.steps):
+        loss, count = summed_loss(network, [train[(step * ROWS + at) % len(train)] for at in range(ROWS)])
+        (loss / count).backward()
+        torch.nn.utils.clip_grad_norm_([w for w in network.parameters() if w.requires_grad], 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    network.eval()
+    with torch.no_grad():
+        parts = [summed_loss(network, held_out[at : at + ROWS]) for at in range(0, len(held_out), ROWS)]
+    return float(sum(loss for loss, _ in parts)) / sum(count for _, count in parts)
+
+
+def tokens_of(given: Any, found: Any, config: Any) -> list[list[int]]:
+    """Return the token ids of rows, as the pass makes them."""
+    from transformers import AutoTokenizer
+
+    from picual.data.sequences import sequences as made
+
+    return [one.input_ids for one in made(found, config, AutoTokenizer.from_pretrained(given.model)).sequences]
+
+
+def summed_loss(network: Any, batch: list[list[int]]) -> tuple[Any, int]:
+    """Return the summed loss of rows padded to the longest, and how many labels it has."""
+    import torch
+
+    longest = max(map(len, batch))
+    ids = torch.tensor([one + [0] * (longest - len(one)) for one in batch])
+    mask = torch.tensor([[1] * len(one) + [0] * (longest - len(one)) for one in batch])
+    count = int(mask[:, 1:].sum())
+    loss = network(input_ids=ids, attention_mask=mask, labels=ids.masked_fill(mask == 0, -100)).loss
+    return loss * count, count
+
+
 def alone(given: Any, *more: str) -> dict[str, Any]:
     """Run one of this program's own measurements in a process of its own."""
     command = [sys.executable, __file__, str(given.model), str(given.rows), "--steps", str(given.steps), *more]
@@ -180,7 +257,7 @@ def plain(model: Path, rows: Path, strategy: str, steps: int) -> dict[str, float
     return {"tokens_per_s": tokens / seconds}
 
 
-def adapted(model: Path) -> Any:
+def adapted(model: Path, dropout: float = 0.05) -> Any:
     """Return the network with a fresh adapter on every linear layer, float32."""
     import torch
     from peft import LoraConfig, get_peft_model
@@ -188,7 +265,9 @@ def adapted(model: Path) -> Any:
 
     network = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     network.config.use_cache = False
-    form = LoraConfig(r=RANK, lora_alpha=16, lora_dropout=0.05, target_modules="all-linear", task_type="CAUSAL_LM")
+    form = LoraConfig(
+        r=RANK, lora_alpha=16, lora_dropout=dropout, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
     return get_peft_model(network, form)
 
 
