@@ -211,18 +211,14 @@ def alone(given: Any, *more: str) -> dict[str, Any]:
 
 
 def sequences(given: Any, strategy: str) -> list[list[int]]:
-    """Return the token ids of the rows, as the pass makes them."""
-    from transformers import AutoTokenizer
-
+    """Return the token ids of all rows by a strategy, as the pass makes them."""
     from picual.data.base import DataConfig
     from picual.data.files import rows
-    from picual.data.sequences import sequences as made
 
     config = DataConfig(
         files=(str(given.rows.resolve()),), template=TEMPLATE, strategy=strategy, max_length=LENGTH
     )
-    tokenizer = AutoTokenizer.from_pretrained(given.model)
-    return [one.input_ids for one in made(rows(config), config, tokenizer).sequences]
+    return tokens_of(given, rows(config), config)
 
 
 def plain(model: Path, rows: Path, strategy: str, steps: int) -> dict[str, float]:

@@ -70,20 +70,20 @@ def _summed(states: torch.Tensor, targets: torch.Tensor, head: Head, smoothing: 
 def _loss_and_gradient(
     logits: torch.Tensor, targets: torch.Tensor, smoothing: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the summed loss of logits (n, V) and its gradient (n, V), softmax less the target, in one pass.
-
-    The largest probability of a row is at least 1 / V, so its logarithm gives that of the sum of exponentials.
-    """
-    chances = torch.softmax(logits, dim=1)
-    top, place = logits.max(dim=1)  # (n)
-    log_sum = top - chances.gather(1, place[:, None])[:, 0].log()
+    """Return the summed loss of logits (n, V) and its gradient (n, V): softmax less the target."""
+    log_chances = torch.log_softmax(logits, dim=1)
     own = targets[:, None]
-    loss = log_sum - (1.0 - smoothing) * logits.gather(1, own)[:, 0]
+    loss = -(1.0 - smoothing) * log_chances.gather(1, own)[:, 0]
     if smoothing:
-        loss -= smoothing * logits.mean(dim=1)
-        chances -= smoothing / logits.shape[1]
-    chances.scatter_add_(1, own, chances.new_full(own.shape, smoothing - 1.0))
-    return loss.sum(), chances
+        loss -= smoothing * log_chances.mean(dim=1)
+    gradient = log_chances.exp_()
+    if smoothing:
+        spread = smoothing / logits.shape[1]
+        at_targets = gradient.gather(1, own) - (1.0 - smoothing + spread)
+        gradient.sub_(spread).scatter_(1, own, at_targets)
+    else:
+        gradient.scatter_add_(1, own, gradient.new_full(own.shape, -1.0))
+    return loss.sum(), gradient
 
 
 class _LossInPieces(torch.autograd.Function):

@@ -68,7 +68,10 @@ class Qlora(Lora):
                 f"`loftq_iterations` is {self.loftq_iterations}; it must be at least 1", hint="loftq_iterations: 1"
             )
         if self.base != "as-given":
-            raise BadValue(f"`base: {self.base}` is for `lora`: `qlora` has a base in 4 bits of its own")
+            raise BadValue(
+                f"`base: {self.base}` is for `lora`: `qlora` holds its base in 4 bits of its own",
+                hint="base: as-given, or the pass `lora`",
+            )
         if self.method not in ("lora", "rslora"):
             raise BadValue(
                 f"`method: {self.method}` is not trained beside 4 bits", hint="method: lora, or the pass `lora`"
