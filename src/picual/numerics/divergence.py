@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 NEAR_TIE = 0.1  # nats between a reference's first choice and another that it holds nearly as likely
-ROWS = 64  # positions at a time: a vocabulary of 150 000 then takes 40 MB a copy
+ROWS = 16  # positions at a time: a vocabulary of 150 000 then takes 10 MB a copy
 
 
 @dataclass

@@ -3,7 +3,8 @@
 torch draws one number after the other, on one core, 7 ns each; here 16 random bits decide for an element, a
 quarter of a 64-bit number. The share that stays is off by at most 2^-17.
 
-Source: Srivastava et al., "Dropout", JMLR 15 (2014); the generator: SFC64 of Chris Doty-Humphrey's PractRand.
+Source: Srivastava et al., "Dropout", JMLR 15 (2014); the generator: PCG64 DXSM, O'Neill,
+HMC-CS-2014-0905.
 """
 
 from __future__ import annotations
@@ -27,6 +28,6 @@ def kept(shape: tuple[int, ...], p: float) -> torch.Tensor:
     """
     seed = int(torch.randint(2**62, ()))
     count = math.prod(shape)
-    words = np.random.SFC64(seed).random_raw(-(-count // 4))
+    words = np.random.PCG64DXSM(seed).random_raw(-(-count // 4))
     left_out = round(p * LEVELS)
     return torch.from_numpy(words.view(np.uint16)[:count] >= left_out).view(shape)

@@ -19,7 +19,8 @@ import torch
 from torch.nn import functional
 
 IGNORED = -100
-POSITIONS = 128  # at a time: 25 MB of float32 logits for a vocabulary of 49152
+POSITIONS = 256  # at a time through the head: 25 MB of bfloat16 logits for a vocabulary of 49152
+ROWS = 32  # of them at a time from logits to gradient, in float32
 
 Head = Callable[[torch.Tensor], torch.Tensor]
 
@@ -63,27 +64,40 @@ def label_loss(
 
 
 def _summed(states: torch.Tensor, targets: torch.Tensor, head: Head, smoothing: float) -> torch.Tensor:
-    logits = head(states).float()  # (n, V)
+    logits = head(states)  # (n, V)
+    logits = logits.to(_wide(logits))
     return functional.cross_entropy(logits, targets, reduction="sum", label_smoothing=smoothing)
 
 
-def _loss_and_gradient(
-    logits: torch.Tensor, targets: torch.Tensor, smoothing: float
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the summed loss of logits (n, V) and its gradient (n, V): softmax less the target."""
-    log_chances = torch.log_softmax(logits, dim=1)
-    own = targets[:, None]
-    loss = -(1.0 - smoothing) * log_chances.gather(1, own)[:, 0]
+def _loss_and_gradient(logits: torch.Tensor, targets: torch.Tensor, smoothing: float) -> torch.Tensor:
+    """Return the summed loss of logits (n, V), and put its gradient in their place."""
+    losses = [
+        _loss_of_rows(logits[at : at + ROWS], targets[at : at + ROWS], smoothing)
+        for at in range(0, len(targets), ROWS)
+    ]
+    return torch.stack(losses).sum()
+
+
+def _loss_of_rows(logits: torch.Tensor, targets: torch.Tensor, smoothing: float) -> torch.Tensor:
+    """Return the summed loss of a few rows; they become softmax less the target, rounded from float32 or wider."""
+    wide, own = _wide(logits), targets[:, None]
+    chances = torch.softmax(logits, dim=1, dtype=wide)
+    # From the likeliest, whose chance is never rounded to 0 as that of a target may be.
+    log_total = logits.amax(dim=1, keepdim=True).to(wide) - chances.amax(dim=1, keepdim=True).log()
+    loss = (1.0 - smoothing) * (log_total - logits.gather(1, own).to(wide))
     if smoothing:
-        loss -= smoothing * log_chances.mean(dim=1)
-    gradient = log_chances.exp_()
-    if smoothing:
+        loss += smoothing * (log_total - logits.mean(dim=1, keepdim=True, dtype=wide))
         spread = smoothing / logits.shape[1]
-        at_targets = gradient.gather(1, own) - (1.0 - smoothing + spread)
-        gradient.sub_(spread).scatter_(1, own, at_targets)
+        at_targets = chances.gather(1, own) - (1.0 - smoothing + spread)
+        chances.sub_(spread).scatter_(1, own, at_targets)
     else:
-        gradient.scatter_add_(1, own, gradient.new_full(own.shape, -1.0))
-    return loss.sum(), gradient
+        chances.scatter_add_(1, own, chances.new_full(own.shape, -1.0))
+    logits.copy_(chances)
+    return loss.sum()
+
+
+def _wide(logits: torch.Tensor) -> torch.dtype:
+    return torch.promote_types(logits.dtype, torch.float32)
 
 
 class _LossInPieces(torch.autograd.Function):
@@ -93,16 +107,16 @@ class _LossInPieces(torch.autograd.Function):
     def forward(
         ctx: Any, states: torch.Tensor, targets: torch.Tensor, head: Head, smoothing: float
     ) -> torch.Tensor:
-        """Return the sum (scalar, float32) over N positions of states (N, H)."""
+        """Return the sum (scalar) over N positions of states (N, H)."""
         gradient = torch.empty_like(states)
-        total = torch.zeros((), dtype=torch.float32, device=states.device)
+        total = torch.zeros((), dtype=_wide(states), device=states.device)
         for at in range(0, len(targets), POSITIONS):
             piece = states[at : at + POSITIONS].detach().requires_grad_()
             with torch.enable_grad():
                 logits = head(piece)  # (n, V)
-            loss, of_logits = _loss_and_gradient(logits.detach().float(), targets[at : at + POSITIONS], smoothing)
-            (gradient[at : at + POSITIONS],) = torch.autograd.grad(logits, piece, of_logits.to(logits.dtype))
-            total += loss
+            of_logits = logits.detach()  # the same memory
+            total += _loss_and_gradient(of_logits, targets[at : at + POSITIONS], smoothing)
+            (gradient[at : at + POSITIONS],) = torch.autograd.grad(logits, piece, of_logits)
         ctx.save_for_backward(gradient)
         return total
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn import functional
 
@@ -64,12 +63,13 @@ class LowRankLinear(torch.autograd.Function):
 
 
 def _staying(x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Return m * x. numpy multiplies by booleans sixteen times faster than torch does."""
+    """Return m * x."""
     if mask is None:
         return x
-    # Times 0 or 1 an integer of the same bits is the same number, or zero; numpy knows no bfloat16.
-    bits = x.detach().view(torch.int16 if x.element_size() == 2 else torch.int32)
-    return torch.from_numpy(np.multiply(bits.numpy(), mask.numpy())).view(x.dtype)
+    # Times 0 or 1 an integer of the same bits is the same number, or zero; torch multiplies integers of one width
+    # many times faster than numbers by booleans.
+    width = torch.int16 if x.element_size() == 2 else torch.int32
+    return x.detach().view(width).mul(mask.view(torch.int8).to(width)).view(x.dtype)
 
 
 def low_rank_linear(

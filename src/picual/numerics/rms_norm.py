@@ -34,7 +34,7 @@ class RmsNorm(torch.autograd.Function):
     def backward(ctx: Any, g: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         """Return the gradient of x."""
         x, weight, r = ctx.saved_tensors
-        wide, of_x = x.float(), g.float() * weight
+        wide, of_x = x.float(), g.float() * weight.float()  # types alike: mixed ones multiply slowly
         along = torch.linalg.vecdot(of_x, wide)[..., None].div_(x.shape[-1]).mul_(r * r)
         return of_x.addcmul_(wide, along, value=-1.0).mul_(r).to(x.dtype), None, None
 

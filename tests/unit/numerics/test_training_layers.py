@@ -8,6 +8,7 @@ from picual.numerics.dropout import kept
 from picual.numerics.gated import gated
 from picual.numerics.low_rank_linear import low_rank_linear
 from picual.numerics.rms_norm import rms_norm
+from picual.numerics.wide_linear import SLAB, wide_linear
 
 
 def close(found: torch.Tensor, expected: torch.Tensor) -> None:
@@ -83,3 +84,17 @@ def test_dropout_of_bfloat16_leaves_out_whole_numbers() -> None:
     identity, zero = torch.eye(5), torch.zeros(5, 5)
     found = low_rank_linear(x, zero.to(x.dtype), None, identity, identity, scale=0.5, mask=mask, p=0.5)
     torch.testing.assert_close(found, x * mask, rtol=0, atol=0)
+
+
+def test_a_wide_layer_has_the_gradient_of_autograd() -> None:
+    torch.manual_seed(0)
+    weight, x = torch.randn(2 * SLAB + 5, 3), torch.randn(2, 4, 3)
+    upstream = torch.randn(2, 4, len(weight))
+    mine, own = x.clone().requires_grad_(), x.clone().requires_grad_()
+    found, expected = wide_linear(mine, weight), functional.linear(own, weight)
+    close(found, expected)
+    found.backward(upstream)
+    expected.backward(upstream)
+    assert mine.grad is not None
+    assert own.grad is not None
+    torch.testing.assert_close(mine.grad, own.grad, rtol=1e-4, atol=1e-3)  # sums of 32773 numbers

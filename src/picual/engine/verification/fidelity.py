@@ -71,9 +71,10 @@ def _agreement(promise: RuntimeAgrees, given: HfCheckpoint, runtime: _Runtime) -
             (as_deployed if rounded else floats).add(expected, found)
             if alone is not None and number == 0:
                 yield _last_as_in_all(alone, found[-1])
+            del found  # before the next are made: together they may be large
             if rounded:
                 floats.add(expected, next(exact))
-            del expected, found  # before the next are made: together they may be large
+            del expected
     text = "of built-in text" + ("" if runtime.adapter is None else f", with adapter `{runtime.adapter.name}`")
     yield Check("runtime-tokens", floats.positions >= TOKENS, floats.positions, TOKENS, text)
     yield from _in_floats(floats, halves=_in_halves(promise, exported), rounded=bool(rounded))

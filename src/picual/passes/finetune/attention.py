@@ -53,18 +53,15 @@ class DocumentAttention:
         del attention_mask  # rows are filled up on the right, or not at all
         if any(more.get(name) is not None for name in ("softcap", "s_aux")):
             raise Refused("this network's attention does more than scaled products")
-        repeats = query.shape[1] // key.shape[1]
         attend = functools.partial(_attend, scale=scaling, dropout_p=dropout, window=sliding_window)
         if not self._groups:
             count = self._equal or 1
-            parts = [_split(tensor, count) for tensor in (query, key, value)]
-            out = attend(parts[0], *(_repeated(part, repeats) for part in parts[1:]))
+            out = attend(*(_split(tensor, count) for tensor in (query, key, value)))
             return out.transpose(1, 2).reshape(query.shape[0], query.shape[2], query.shape[1], -1), None
         rows = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]  # (T, H, E)
         found = []
         for group in self._groups:
-            q, k, v = (group.side_by_side(row) for row in rows)
-            found.append(group.theirs(attend(q, _repeated(k, repeats), _repeated(v, repeats))))
+            found.append(group.theirs(attend(*(group.side_by_side(row) for row in rows))))
         return torch.cat(found).index_select(0, self._back)[None], None
 
 
@@ -100,10 +97,6 @@ def _split(tensor: torch.Tensor, count: int) -> torch.Tensor:
     return parts.transpose(1, 2).reshape(batch * count, heads, tokens // count, size)
 
 
-def _repeated(tensor: torch.Tensor, repeats: int) -> torch.Tensor:
-    return tensor if repeats == 1 else tensor.repeat_interleave(repeats, dim=1)
-
-
 def _attend(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, scale: float | None, dropout_p: float,
     window: int | None,
@@ -111,16 +104,23 @@ def _attend(
     import torch
     from torch.nn import functional
 
-    length, mask, dtype = query.shape[2], None, query.dtype
-    if query.device.type == "cpu":  # the backward pass in bfloat16 takes three times as long there
-        query, key, value = query.float(), key.float(), value.float()
+    from picual.numerics.causal_attention import causal_attention
+
+    length, mask = query.shape[2], None
     if window is not None and window < length:
         ones = torch.ones((length, length), dtype=torch.bool, device=query.device)
         mask = ones.tril() & ones.triu(1 - window)
+    # In float32 the runtime's own attention is as fast; in bfloat16 its backward pass takes three times as long.
+    is_half = query.dtype == torch.bfloat16 and query.device.type == "cpu"
+    if is_half and mask is None and not dropout_p:
+        return causal_attention(query, key, value, query.shape[-1] ** -0.5 if scale is None else scale)
+    repeats = query.shape[1] // key.shape[1]
+    if repeats > 1:
+        key, value = (tensor.repeat_interleave(repeats, dim=1) for tensor in (key, value))
     found: torch.Tensor = functional.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, is_causal=mask is None, scale=scale, dropout_p=dropout_p
     )
-    return found.to(dtype)
+    return found
 
 
 def _groups(lengths: Sequence[int]) -> Iterator[_Group]:

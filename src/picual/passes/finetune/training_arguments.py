@@ -23,7 +23,7 @@ AT_LEAST_ONE = (
     "early_stopping_patience",
 )  # fmt: skip
 ABOVE_ZERO = ("num_train_epochs", "eval_steps", "save_steps", "logging_steps")
-SAVES = 10  # checkpoints in a run, beside those by time
+EVALUATIONS = 10  # of a run that keeps the best of its checkpoints
 LOGS = 50  # losses in a run
 CHECKPOINTS_KEPT = 2
 # These optimizers come from a package of their own, mostly for GPUs.
@@ -196,7 +196,7 @@ def settle(values: Mapping[str, Any], here: Here) -> Read:
     """
     steps = steps_of(values, here.sequences)
     settled: dict[str, Any] = {
-        "seed": here.seed, "save_strategy": "steps", "save_steps": max(steps // SAVES, 1),
+        "seed": here.seed, "save_strategy": "steps", "save_steps": steps,  # in between, the trainer saves by time
         "logging_steps": max(steps // LOGS, 1), **values,
     }  # fmt: skip
     notes: list[str] = []
@@ -209,7 +209,7 @@ def settle(values: Mapping[str, Any], here: Here) -> Read:
         if settled.get("eval_strategy", "no") == "no":
             settled["eval_strategy"] = "steps"
     if settled.get("load_best_model_at_end"):
-        _keep_the_best(settled)
+        _keep_the_best(settled, every=values.get("save_steps", max(steps // EVALUATIONS, 1)))
     keep = settled.get("save_total_limit")
     if keep is not None and keep < CHECKPOINTS_KEPT:
         notes.append(f"`training.save_total_limit` is {CHECKPOINTS_KEPT}: a kill may spoil the newest checkpoint")
@@ -250,7 +250,7 @@ def _fit_to_data(settled: dict[str, Any], here: Here, notes: list[str]) -> None:
         settled["save_strategy"] = "steps"
 
 
-def _keep_the_best(settled: dict[str, Any]) -> None:
+def _keep_the_best(settled: dict[str, Any], every: Any) -> None:
     """Make evaluations and checkpoints fall together: whichever evaluation is the best, its weights are there."""
     if settled.get("eval_strategy", "no") == "no":
         settled["eval_strategy"] = "steps"
@@ -258,5 +258,5 @@ def _keep_the_best(settled: dict[str, Any]) -> None:
         return
     settled["save_strategy"] = settled["eval_strategy"]
     if settled["eval_strategy"] == "steps":
-        settled.setdefault("eval_steps", settled["save_steps"])
+        settled.setdefault("eval_steps", every)
         settled["save_steps"] = settled["eval_steps"]

@@ -116,7 +116,7 @@ def test_where_the_recipe_is_silent_the_step_decides(tmp_path: Path) -> None:
     settled = settle({}, here(tmp_path)).values
     assert settled["seed"] == 3
     assert settled["use_cpu"] is True
-    assert (settled["save_strategy"], settled["save_steps"], settled["logging_steps"]) == ("steps", 3, 1)
+    assert (settled["save_strategy"], settled["save_steps"], settled["logging_steps"]) == ("steps", 39, 1)
     assert settled["save_total_limit"] == 2
     assert settle({"seed": 9, "save_steps": 50}, here(tmp_path)).values["seed"] == 9
     arguments = TrainingArguments(**settled)
