@@ -28,9 +28,7 @@ class CausalAttention(torch.autograd.Function):
     """y of queries, keys and values."""
 
     @staticmethod
-    def forward(
-        ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float
-    ) -> torch.Tensor:
+    def forward(ctx: Any, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:
         """Return y (D, H, T, E) for q (D, H, T, E), k and v (D, G, T, E)."""
         ctx.save_for_backward(q, k, v)
         ctx.scale = scale

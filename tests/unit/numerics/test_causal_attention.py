@@ -43,7 +43,9 @@ def test_output_and_gradients_are_those_of_torch(
         assert ours is not None
         assert other is not None
         assert ours.dtype == dtype
-        assert float((ours.double() - other).detach().abs().max()) <= tolerance * max(float(other.detach().abs().max()), 1.0)
+        assert float((ours.double() - other).detach().abs().max()) <= tolerance * max(
+            float(other.detach().abs().max()), 1.0
+        )
 
 
 def test_what_comes_later_changes_nothing() -> None:

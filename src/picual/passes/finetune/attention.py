@@ -59,9 +59,7 @@ class DocumentAttention:
             out = attend(*(_split(tensor, count) for tensor in (query, key, value)))
             return out.transpose(1, 2).reshape(query.shape[0], query.shape[2], query.shape[1], -1), None
         rows = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]  # (T, H, E)
-        found = []
-        for group in self._groups:
-            found.append(group.theirs(attend(*(group.side_by_side(row) for row in rows))))
+        found = [group.theirs(attend(*(group.side_by_side(row) for row in rows))) for group in self._groups]
         return torch.cat(found).index_select(0, self._back)[None], None
 
 

@@ -152,9 +152,11 @@ def _is_wide(module: Any) -> bool:
 
     from picual.numerics.wide_linear import SLAB
 
-    if type(module) is not torch.nn.Linear or module.bias is not None or module.out_features <= SLAB:
+    if type(module) is not torch.nn.Linear:
         return False
-    return not module.weight.requires_grad and _computable(module.weight)
+    weight: Any = module.weight
+    is_plain = not weight.requires_grad and getattr(module, "bias", None) is None
+    return is_plain and module.out_features > SLAB and _computable(weight)
 
 
 def _wide(self: Any, x: Any) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -59,9 +60,31 @@ def make_trainer(work: Work) -> Any:
     return trainer
 
 
+@contextlib.contextmanager
+def _without_datasets() -> Iterator[None]:
+    """Keep ``transformers`` from importing `datasets` with its trainer, where nothing has yet.
+
+    It would only ask whether our rows are of a class of it; with pandas and pyarrow that takes 47 MB.
+    """
+    from transformers import utils as of_transformers
+
+    utils: Any = of_transformers
+    if "datasets" in sys.modules or "transformers.trainer" in sys.modules:
+        yield
+        return
+    before = utils.is_datasets_available
+    utils.is_datasets_available = lambda: False
+    try:
+        yield
+    finally:
+        utils.is_datasets_available = before
+
+
 def _trainer_class() -> type[Any]:
     import torch
-    from transformers import Trainer
+
+    with _without_datasets():
+        from transformers import Trainer
 
     from picual.numerics.label_loss import count_labels
 

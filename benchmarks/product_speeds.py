@@ -1,6 +1,6 @@
 """What a million weights of one token cost by bits and block, in ONNX Runtime's kernels on this processor.
 
-    python benchmarks/kernels.py [--threads 2]
+    python benchmarks/product_speeds.py [--threads 2]
 
 Each matrix is multiplied from about 150 million weights of its kind, so that it comes from memory as it does while
 a model decodes. Prints microseconds. Nothing else should run meanwhile.
