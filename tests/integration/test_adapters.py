@@ -1,4 +1,4 @@
-"""Two adapters trained on the int4 weights that they ship with, on a real model: beside their base, and left out."""
+"""Two adapters trained on the int4 weights they ship with, on a real model: beside their base, and left out."""
 
 from __future__ import annotations
 
