@@ -194,9 +194,9 @@ def test_losses_and_progress_are_told(llama: HfModel, tmp_path: Path, train: Tra
 
 
 def test_the_best_evaluation_is_kept_when_asked_for(train: Train) -> None:
-    training = {
-        "max_steps": 6, "learning_rate": 2.0, "lr_scheduler_type": "constant", "load_best_model_at_end": True,
-        "eval_steps": 1,
+    training = {  # the rate begins at 0 and grows: what is learnt at first is lost again
+        "max_steps": 6, "learning_rate": 30.0, "lr_scheduler_type": "constant_with_warmup", "warmup_steps": 60,
+        "load_best_model_at_end": True, "eval_steps": 1,
     }  # fmt: skip
     made, context = train(training=training, data={"holdout": 0.3})
     state = json.loads((context.scratch / "checkpoint-6" / "trainer_state.json").read_text())
