@@ -18,8 +18,8 @@ check: $(VENV)/ready
 
 # Unit tests side by side, one core each; those of the real model one after the other, as they use all cores.
 unit: $(VENV)/ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit --numprocesses logical --maxprocesses 8 --dist worksteal
-	$(BIN)/python -m pytest tests/integration --numprocesses logical --maxprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/unit --numprocesses logical --maxprocesses 8 --dist worksteal --durations 10
+	$(BIN)/python -m pytest tests/integration --numprocesses logical --maxprocesses 2 --dist loadfile --durations 10
 
 # All that can be measured without a model; with MODEL=FOLDER (a float checkpoint) and TEXT=FILE (a long text) also
 # what quantizing does to that model, and how fast it is built and answers beside the runtime's own builder's; with

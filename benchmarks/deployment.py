@@ -115,7 +115,7 @@ def one_seed(given: Any, seed: int, place: Path) -> Iterator[tuple[str, Lost]]:
     exact = {"build-genai": {"accuracy_level": 0}}
     yield "LoRA on integers, deployed, level 0", run.against(live, quantize | lora | exact)
     yield "LoRA on integers, deployed, level 4", run.against(live, quantize | lora | export)
-    again = {"again": {"pass": "quantize", **given.quantize}}
+    again = {"again": {"type": "quantize", **given.quantize}}
     last = run.against(live, quantize | lora | merge | again | export)
     yield "LoRA on integers, merged, quantized again", last
 
