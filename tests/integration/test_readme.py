@@ -19,7 +19,7 @@ SEED = ROOT / "tests" / "unit" / "recipe" / "olive" / "configs" / "seed-local.js
 TONES = Path(api.__file__).parent / "assets" / "tone" / "train.jsonl"
 SHORT = {
     "run": ["--set", "passes.lora.training.max_steps=2", "--set", "metrics.accuracy.max_samples=8"],
-    "optimize": ["--trials", "1"],
+    "optimize": ["--trials", "1", "--data", "tone.jsonl", "--text", "phrase"],
     "quantize": ["--effort", "fast"],
 }
 

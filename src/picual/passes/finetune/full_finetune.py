@@ -42,7 +42,7 @@ class FullFinetune(Pass[HfModel, HfModel]):
     """Train every weight on a data set."""
 
     name: ClassVar[str] = "full-finetune"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     extra: ClassVar[str] = "finetune"
     imports: ClassVar[tuple[str, ...]] = ("torch", "transformers")
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "accelerate")

@@ -42,7 +42,7 @@ class Lora(Pass[HfModel | QuantizedHfModel, HfAdapter]):
     """Train an adapter on a data set, by LoRA or one of its kin."""
 
     name: ClassVar[str] = "lora"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     extra: ClassVar[str] = "finetune"
     imports: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft")
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft", "accelerate")

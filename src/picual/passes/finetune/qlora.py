@@ -37,7 +37,7 @@ class Qlora(Lora):
     """Train a LoRA adapter on a data set, beside weights that are held in 4 bits."""
 
     name: ClassVar[str] = "qlora"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     extra: ClassVar[str] = "qlora"
     imports: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft", "bitsandbytes")
     libraries: ClassVar[tuple[str, ...]] = ("torch", "transformers", "peft", "accelerate", "bitsandbytes")
