@@ -104,21 +104,22 @@ def _attend(
 
     from picual.numerics.causal_attention import causal_attention
 
-    length, mask = query.shape[2], None
+    length, mask, dtype = query.shape[2], None, query.dtype
     if window is not None and window < length:
         ones = torch.ones((length, length), dtype=torch.bool, device=query.device)
         mask = ones.tril() & ones.triu(1 - window)
     # In float32 the runtime's own attention is as fast; in bfloat16 its backward pass takes three times as long.
-    is_half = query.dtype == torch.bfloat16 and query.device.type == "cpu"
-    if is_half and mask is None and not dropout_p:
-        return causal_attention(query, key, value, query.shape[-1] ** -0.5 if scale is None else scale)
+    if dtype == torch.bfloat16 and query.device.type == "cpu":
+        if mask is None and not dropout_p:
+            return causal_attention(query, key, value, query.shape[-1] ** -0.5 if scale is None else scale)
+        query, key, value = query.float(), key.float(), value.float()
     repeats = query.shape[1] // key.shape[1]
     if repeats > 1:
         key, value = (tensor.repeat_interleave(repeats, dim=1) for tensor in (key, value))
     found: torch.Tensor = functional.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, is_causal=mask is None, scale=scale, dropout_p=dropout_p
     )
-    return found
+    return found.to(dtype)
 
 
 def _groups(lengths: Sequence[int]) -> Iterator[_Group]:

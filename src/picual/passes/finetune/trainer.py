@@ -6,54 +6,31 @@ The classes are made inside functions: their bases take seconds to import.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import math
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
-from picual.data.sequences import Sequence as TokenSequence
 from picual.errors import StepFailed
 from picual.passes.base import PassContext
-from picual.passes.finetune.batches import NOWHERE, Order
-from picual.passes.finetune.checkpoints import Tally, seal
-from picual.passes.finetune.early_stopping import EarlyStopping
-from picual.passes.finetune.loss import Loss
-from picual.passes.finetune.packs import Packing
-
-SAVE_EVERY = 30.0  # seconds that a kill may cost; a save of 135 million weights' adapter takes 0.2
-
-
-@dataclass
-class Work:
-    """One training: its parts, and what it has done so far."""
-
-    model: Any
-    arguments: Any  # transformers.TrainingArguments
-    train: Sequence[TokenSequence]
-    evaluation: Sequence[TokenSequence]
-    trained: Packing  # of the rows of a step
-    evaluated: Packing
-    order: Order
-    loss: Loss
-    context: PassContext
-    tally: Tally = field(default_factory=Tally)
-    stopping: EarlyStopping | None = None
+from picual.passes.finetune.batches import NOWHERE
+from picual.passes.finetune.watch import Watch
+from picual.passes.finetune.work import Work
 
 
 def make_trainer(work: Work) -> Any:
     """Return a ``transformers.Trainer`` for ``work``."""
-    from transformers import PrinterCallback
+    from transformers import PrinterCallback, TrainerCallback
 
+    watch = type("Watch", (Watch, TrainerCallback), {})
     trainer = _trainer_class()(
         model=work.model,
         args=work.arguments,
         train_dataset=work.train,
         eval_dataset=work.evaluation or None,
         data_collator=work.trained,
-        callbacks=[_watch_class()(work)],
+        callbacks=[watch(work)],
     )
     trainer.work = work
     trainer.remove_callback(PrinterCallback)  # it prints every loss
@@ -66,9 +43,7 @@ def _without_datasets() -> Iterator[None]:
 
     It would only ask whether our rows are of a class of it; with pandas and pyarrow that takes 47 MB.
     """
-    from transformers import utils as of_transformers
-
-    utils: Any = of_transformers
+    utils: Any = importlib.import_module("transformers.utils")
     if "datasets" in sys.modules or "transformers.trainer" in sys.modules:
         yield
         return
@@ -126,28 +101,34 @@ def _trainer_class() -> type[Any]:
             self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
         ) -> dict[str, float]:
             """Return the mean loss over all labels; no random number is drawn for it."""
-            self.work.model.eval()
-            total, count = 0.0, 0
-            with torch.no_grad(), self.accelerator.autocast():
-                batches = self._evaluation_parts()
-                for number, batch in enumerate(batches, 1):
-                    labels = count_labels(batch["labels"])
-                    total += float(self.work.loss(batch, 1.0))
-                    count += labels
-                    note = f"evaluating, batch {number} of {len(batches)}"
-                    self.work.context.progress(self.state.global_step, max(self.state.max_steps, 1), note)
-            metrics = {f"{metric_key_prefix}_loss": total / count}
+            with self.accelerator.autocast():
+                mean = _mean_loss(self.work, self.state, self.args.device)
+            metrics = {f"{metric_key_prefix}_loss": mean}
             self.log(dict(metrics))
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
             return metrics
 
-        def _evaluation_parts(self) -> list[dict[str, Any]]:
-            # Like lengths together, so that little is padded; the sum does not depend on the order.
-            rows = sorted(self.work.evaluation, key=lambda row: len(row.input_ids))
-            parts = self.work.evaluated(rows)["parts"]
-            return [{name: tensor.to(self.args.device) for name, tensor in part.items()} for part in parts]
-
     return LabelTrainer
+
+
+def _mean_loss(work: Work, state: Any, device: Any) -> float:
+    """Return the mean loss over every label of the evaluation's rows."""
+    import torch
+
+    from picual.numerics.label_loss import count_labels
+
+    work.model.eval()
+    # Like lengths together, so that little is padded; the sum does not depend on the order.
+    parts = work.evaluated(sorted(work.evaluation, key=lambda row: len(row.input_ids)))["parts"]
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for number, part in enumerate(parts, 1):
+            batch = {name: tensor.to(device) for name, tensor in part.items()}
+            total += float(work.loss(batch, 1.0))
+            count += count_labels(batch["labels"])
+            note = f"evaluating, batch {number} of {len(parts)}"
+            work.context.progress(state.global_step, max(state.max_steps, 1), note)
+    return total / count
 
 
 def _not_finite(value: float, step: int, rows: list[int], context: PassContext) -> StepFailed:
@@ -160,88 +141,6 @@ def _not_finite(value: float, step: int, rows: list[int], context: PassContext) 
         where=str(context.scratch),
         hint="training: {learning_rate: 2e-5, max_grad_norm: 0.3}, or `dtype: float32`",
     )
-
-
-def _spoilt(model: Any, step: int, context: PassContext) -> StepFailed | None:
-    """Return the error of weights that are not finite, before they are kept as a checkpoint to go on from."""
-    odd = [n for n, weight in model.named_parameters() if weight.requires_grad and not weight.isfinite().all()]
-    if not odd:
-        return None
-    return StepFailed(
-        f"`{odd[0]}` is not finite after step {step}: the training has come apart",
-        where=str(context.scratch),
-        hint="training: {learning_rate: 2e-5, max_grad_norm: 0.3}, or `dtype: float32`",
-    )
-
-
-def _watch_class() -> type[Any]:
-    from transformers import TrainerCallback
-
-    class Watch(TrainerCallback):
-        """Tells how far the training is, and when to save."""
-
-        def __init__(self, work: Work) -> None:
-            self._work = work
-            self._started = self._saved = time.monotonic()
-            self._logged = Tally()
-
-        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self._saved = time.monotonic()
-            self._logged = Tally(**vars(self._work.tally))
-            self._work.context.progress(state.global_step, state.max_steps, "training")
-
-        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            self._started = time.monotonic()
-
-        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-            tally = self._work.tally
-            now = time.monotonic()
-            tally.seconds += now - self._started
-            tally.steps = state.global_step
-            note = f"loss {tally.loss / tally.steps:.3f}, {tally.tokens_per_s:.0f} tokens/s"
-            self._work.context.progress(state.global_step, state.max_steps, note)
-            last = state.global_step >= state.max_steps
-            if last or now - self._saved > SAVE_EVERY:
-                control.should_save = True
-            if args.eval_strategy == "epoch" and (last or float(state.epoch).is_integer()):
-                # What the evaluation at the epoch's end changes (best so far, learning rate) belongs in it.
-                control.should_save = False
-            return control
-
-        def on_evaluate(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-            stopping = self._work.stopping
-            if stopping is not None and stopping.is_reached(state.log_history):
-                control.should_training_stop = True
-                control.should_save = True
-            return control
-
-        def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> Any:
-            if args.eval_strategy == "epoch":
-                control.should_save = True
-            return control
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-            logs = logs or {}
-            tell, tally = self._work.context.event, self._work.tally
-            if "loss" in logs:
-                since = Tally(
-                    tokens=tally.tokens - self._logged.tokens, seconds=tally.seconds - self._logged.seconds
-                )
-                self._logged = Tally(**vars(tally))
-                tell(
-                    "loss", step=state.global_step, loss=logs["loss"], learning_rate=logs.get("learning_rate"),
-                    tokens_per_s=round(since.tokens_per_s, 1),
-                )  # fmt: skip
-            elif "eval_loss" in logs:
-                tell("eval_loss", step=state.global_step, eval_loss=logs["eval_loss"])
-
-        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if error := _spoilt(self._work.model, state.global_step, self._work.context):
-                raise error
-            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}", self._work.tally)
-            self._saved = time.monotonic()
-
-    return Watch
 
 
 @contextlib.contextmanager

@@ -22,8 +22,9 @@ from picual.passes.finetune.fast_layers import quicken
 from picual.passes.finetune.loss import Loss
 from picual.passes.finetune.packs import Packing
 from picual.passes.finetune.precision import Dtype, weights_dtype
-from picual.passes.finetune.trainer import Work, make_trainer, same_every_time
+from picual.passes.finetune.trainer import make_trainer, same_every_time
 from picual.passes.finetune.training_arguments import Here, settle
+from picual.passes.finetune.work import Work
 
 
 @dataclass(frozen=True, kw_only=True)

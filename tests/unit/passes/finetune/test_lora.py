@@ -193,16 +193,17 @@ def test_losses_and_progress_are_told(llama: HfModel, tmp_path: Path, train: Tra
     json.dumps([told, context.metrics, context.journal])
 
 
-def test_the_best_evaluation_is_kept_when_asked_for(train: Train) -> None:
-    training = {  # the worst is asked for: which step it is does not hang on the dice of a tiny network
-        "max_steps": 6, "learning_rate": 0.05, "load_best_model_at_end": True, "eval_steps": 1,
-        "greater_is_better": True,
-    }  # fmt: skip
+@pytest.mark.parametrize("greater", [None, True])  # the least loss; the greatest only to be sure of another step
+def test_the_best_evaluation_is_kept_when_asked_for(greater: bool | None, train: Train) -> None:
+    training = {
+        "max_steps": 5, "learning_rate": 0.5, "lr_scheduler_type": "constant", "load_best_model_at_end": True,
+        "eval_steps": 1,
+    } | ({} if greater is None else {"greater_is_better": greater})  # fmt: skip
     made, context = train(training=training, data={"holdout": 0.3})
-    state = json.loads((context.scratch / "checkpoint-6" / "trainer_state.json").read_text())
+    state = json.loads((context.scratch / "checkpoint-5" / "trainer_state.json").read_text())
     losses = {entry["step"]: entry["eval_loss"] for entry in state["log_history"] if "eval_loss" in entry}
-    best = max(losses, key=lambda step: losses[step])
-    assert best < 6, "the test wants a training that gets better"
+    best = (max if greater else min)(losses, key=lambda step: losses[step])
+    assert best < 5, "the test wants a training whose last step is not the best"
     assert context.metrics["eval_loss"] == losses[best]
     again, _ = train(training=training, data={"holdout": 0.3}, scratch=context.scratch)
     assert weights(again).keys() == weights(made).keys()
