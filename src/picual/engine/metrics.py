@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from picual import _lazy
 from picual.engine.results import Stage
 from picual.errors import BadValue
 from picual.metrics.base import Metric
@@ -30,10 +29,10 @@ def wanted(metric: Metric, stages: Sequence[Stage]) -> list[Stage]:
 def fields_with_models(metric: Metric, known: Reference, digests: DigestMemory) -> dict[str, Any]:
     """Return a metric's fields on the wire, with the models it names in the place of their names."""
     fields = values_of(metric)
-    return fields | {name: stage.model.to_wire() for name, stage in _named(metric, known, digests).items()}
+    return fields | {name: stage.model.to_wire() for name, stage in compared_with(metric, known, digests).items()}
 
 
-def _named(metric: Metric, known: Reference, digests: DigestMemory) -> dict[str, Stage]:
+def compared_with(metric: Metric, known: Reference, digests: DigestMemory) -> dict[str, Stage]:
     """Return the models that a metric compares with, by field: stages of the run, or folders."""
     found = {}
     for field in _roles(metric, "model"):
@@ -61,7 +60,7 @@ def metric_ingredients(
     for name in _roles(metric, "data"):
         if fields[name] is not None:
             fields[name] = data_ingredients(planned.data[fields[name]], digests)
-    fields |= {name: compared.key for name, compared in _named(metric, known, digests).items()}
+    fields |= {name: compared.key for name, compared in compared_with(metric, known, digests).items()}
     for name in _roles(metric, "code"):
         if fields[name] is not None:
             fields[name] = _content(Path(fields[name]), digests)
@@ -74,10 +73,10 @@ def metric_ingredients(
         "fields": fields,
         "model": stage.key if metric.scope == "model" else None,
         "against": against.key if against is not None else None,
-        "threads": plan.threads,
-        "device": plan.machine.device_class,
+        "threads": plan.measured_at.threads,
+        "device": plan.measured_at.device,
         "host": platform.node() if metric.timed else None,
-        "libraries": {name: _lazy.version_of(name) for name in LIBRARIES},
+        "libraries": {name: plan.measured_at.version_of(name) for name in LIBRARIES},
     }
 
 

@@ -28,6 +28,7 @@ class StepResult:
     metrics: dict[str, Any] = field(default_factory=dict)
     checks: list[dict[str, Any]] = field(default_factory=list)
     curves: dict[str, list[list[float]]] = field(default_factory=dict)  # [x, y] pairs by name
+    made_in: dict[str, Any] = field(default_factory=dict)  # host, versions and processor
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from typing import Any
 from picual import fingerprint
 from picual.engine import output as output_folder
 from picual.engine.events import EventLog, Listener
+from picual.engine.hosting import Hosting
 from picual.engine.metrics import wanted
 from picual.engine.results import RunResult, Stage
 from picual.engine.search import Search
@@ -20,6 +21,7 @@ from picual.engine.work import Work
 from picual.errors import Interrupted, NotMeasured, PicualError, StoreError
 from picual.executors.base import Executor
 from picual.plan import Plan, memory_allowed
+from picual.sources.digests import DigestMemory
 from picual.store.local import Store
 
 
@@ -90,12 +92,13 @@ class Engine:
     @contextlib.contextmanager
     def _work(self, plan: Plan, folder: Path, *, slots: int = 1) -> Iterator[Work]:
         events = EventLog(folder / "events.jsonl", self.listeners)
-        executors = [self.executor() for _ in range(slots)]
-        work = Work(self.store, executors, events, folder, offline=self.offline, fresh=self.fresh)
+        digests = DigestMemory(self.store.root / "digests.jsonl")
+        hosts = Hosting(self.store, digests, events, self.executor, slots=slots, offline=self.offline)
+        work = Work(self.store, hosts, digests, events, folder, offline=self.offline, fresh=self.fresh)
         try:
             yield work
         finally:
-            work.slots.close()
+            hosts.close()
             events.close()
 
 
@@ -145,6 +148,12 @@ def slots_of(plan: Plan) -> int:
     """Return how many candidates a search tries at a time: as many as cores and memory have room for."""
     if plan.search is None:
         return 1
+    sites = {step.site.name: step.site for step in plan.steps}
+    if any(site.host.elsewhere for site in sites.values()):
+        memory = max((step.forecast.memory for step in plan.steps if step.forecast is not None), default=0)
+        away = [site for site in sites.values() if site.host.elsewhere]
+        room = min(site.host.at_once(site.threads, memory) for site in away)
+        return max(1, min(plan.search.parallel or room, plan.search.trials))
     room = plan.machine.cores // max(1, plan.threads)
     # Of all steps, as another candidate may have to run what this one finds in the store.
     memory = max((step.forecast.memory for step in plan.steps if step.forecast is not None), default=0)

@@ -96,8 +96,8 @@ class Search:
         self._made.update(key for trial in study.trials for key in trial.keys)
         loop = Loop(
             study=study, sampler=self._sampler(name), outlook=self.outlook, attempt=self.attempt,
-            settle=lambda trial: self.settle(trial, study.trials), parallel=len(self.work.slots),
-            abandon=self.work.slots.close,
+            settle=lambda trial: self.settle(trial, study.trials), parallel=len(self.work.hosts),
+            abandon=self.work.hosts.close,
         )  # fmt: skip
         try:
             found.stopped = loop.go()

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Generic, Protocol, TypeVar
 
 from picual.errors import Interrupted
-from picual.executors.base import Executor
 
 
-class Slots:
+class Closable(Protocol):
+    """What is held while a job runs."""
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        ...
+
+
+Held = TypeVar("Held", bound=Closable)
+
+
+class Slots(Generic[Held]):
     """As many executors as jobs may run at a time. A timing waits for all of them, and they wait for it."""
 
-    def __init__(self, executors: list[Executor]) -> None:
+    def __init__(self, executors: Sequence[Held]) -> None:
         self._all = list(executors)
         self._free = list(executors)
         self._changed = threading.Condition()
@@ -25,7 +36,7 @@ class Slots:
         return len(self._all)
 
     @contextlib.contextmanager
-    def shared(self) -> Iterator[Executor]:
+    def shared(self) -> Iterator[Held]:
         """Hold one executor beside others."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or (self._free and not self._timings))
@@ -36,7 +47,7 @@ class Slots:
             self._give_back(executor)
 
     @contextlib.contextmanager
-    def alone(self) -> Iterator[Executor]:
+    def alone(self) -> Iterator[Held]:
         """Hold one executor while none other runs."""
         with self._changed:
             self._timings += 1
@@ -57,12 +68,12 @@ class Slots:
         for executor in self._all:
             executor.close()
 
-    def _taken(self) -> Executor:
+    def _taken(self) -> Held:
         if self._closed:
             raise Interrupted("the run was interrupted", hint="the same command continues it")
         return self._free.pop()
 
-    def _give_back(self, executor: Executor) -> None:
+    def _give_back(self, executor: Held) -> None:
         with self._changed:
             self._free.append(executor)
             self._changed.notify_all()

@@ -9,19 +9,20 @@ import shutil
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from picual import _atomic, _lazy, fingerprint
+from picual import _atomic, fingerprint
 from picual.engine.events import EventLog
-from picual.engine.metrics import Reference, fields_with_models, metric_ingredients
+from picual.engine.hosting import Hosting
+from picual.engine.metrics import Reference, compared_with, fields_with_models, metric_ingredients
+from picual.engine.piece import Piece, data_files, metric_files, model_folders, pass_folders, places
 from picual.engine.results import Stage, StepResult
-from picual.engine.slots import Slots
 from picual.engine.verification import GATE_VERSION
 from picual.errors import NotVerified, PicualError, from_wire
 from picual.executors.base import Executor
-from picual.executors.job import Job, Kind
+from picual.executors.job import Job
 from picual.models import model_from_wire
 from picual.passes.base import Promise
 from picual.plan import FORMAT, Plan, PlannedMetric, PlannedStep, memory_allowed
@@ -41,15 +42,14 @@ class Work:
     """
 
     def __init__(
-        self, store: Store, executors: Sequence[Executor], events: EventLog, evidence: Path, *,
+        self, store: Store, hosts: Hosting, digests: DigestMemory, events: EventLog, evidence: Path, *,
         offline: bool = False, fresh: bool = False,
     ) -> None:  # fmt: skip
         self.store, self.events, self.folder = store, events, evidence
         self.offline, self.fresh = offline, fresh
         self.worked = False
         self._began = time.monotonic()
-        self.slots = Slots(list(executors))
-        self.digests = DigestMemory(store.root / "digests.jsonl")
+        self.hosts, self.digests = hosts, digests
         self._again = set[str]()  # keys that were done again in this run
         self._hashed = set[str]()  # keys whose files were hashed in this run
         self._locks = defaultdict[str, threading.Lock](threading.Lock)  # trials beside each other share steps
@@ -72,7 +72,8 @@ class Work:
                     "trust": plan.recipe.trust,
                 }
             }  # fmt: skip
-            entry, _ = self._once(plan, "fetch", f"fetch {spec.uri}", "fetch", plan.source_ingredients, payload)
+            piece = Piece("fetch", f"fetch {spec.uri}", "fetch", plan.source_ingredients, payload)
+            entry, _ = self._once(plan, piece)
             model = model_from_wire(entry.manifest.value["model"], entry.content)
         assert model is not None
         return Stage(name="baseline", key=key, model=model)
@@ -95,11 +96,16 @@ class Work:
         try:
             if self.fresh or not step.cached:
                 self._verify_input(given)
-            before = None
+            prepared, before = None, None
             if self.fresh or self.store.find(step.key) is None:
                 prepared, before = self._prepared(plan, step, given, payload)
                 payload["prepared"] = prepared and str(prepared.content)
-            entry, ran = self._once(plan, "pass", step.name, step.label, step.ingredients, payload)
+            reads = places(*self._read_by(step, given), [] if prepared is None else [prepared.content])
+            memory = 0 if step.forecast is None else step.forecast.memory
+            piece = Piece(
+                "pass", step.name, step.label, step.ingredients, payload, reads, step.site, memory=memory
+            )
+            entry, ran = self._once(plan, piece)
         except PicualError as error:
             self.events.emit(
                 "step", status="failed", step=step.name, number=number, of=count, error=error.to_wire()
@@ -112,13 +118,17 @@ class Work:
             peak_rss=max(manifest.peak_rss, before.peak_rss if before else 0),
             peak_anonymous=max(manifest.peak_anonymous, before.peak_anonymous if before else 0),
             journal=list(manifest.value["journal"]), metrics=dict(manifest.value["metrics"]),
-            curves=dict(manifest.value.get("curves", {})),
+            curves=dict(manifest.value.get("curves", {})), made_in=dict(manifest.made_in),
         )  # fmt: skip
         made = Stage(
             name=step.name, key=step.key,
             model=model_from_wire(manifest.value["model"], entry.content, given.model),
         )  # fmt: skip
         return done, made
+
+    @staticmethod
+    def _read_by(step: PlannedStep, given: Stage) -> list[list[Path]]:
+        return [model_folders(given.model), data_files(step.data), pass_folders(step.a_pass)]
 
     def _prepared(
         self, plan: Plan, step: PlannedStep, given: Stage, payload: Mapping[str, Any]
@@ -130,10 +140,12 @@ class Work:
             return None, None
         ingredients = {
             "format": FORMAT, "prepare": a_pass.name, "version": a_pass.version, "content": dict(wanted),
-            "libraries": {name: _lazy.version_of(name) for name in a_pass.libraries},
+            "libraries": {name: step.site.version_of(name) for name in a_pass.libraries},
         }  # fmt: skip
         label = f"prepare {a_pass.name}"
-        entry, ran = self._once(plan, "prepare", f"prepare {step.name}", label, ingredients, payload)
+        reads = places(*self._read_by(step, given))
+        piece = Piece("prepare", f"prepare {step.name}", label, ingredients, payload, reads, step.site)
+        entry, ran = self._once(plan, piece)
         if not ran and entry.manifest.key not in self._hashed:
             self.store.verify(entry)
             self._hashed.add(entry.manifest.key)
@@ -165,12 +177,14 @@ class Work:
     ) -> list[dict[str, Any]]:
         ingredients = {
             "format": FORMAT, "gate": GATE_VERSION, "promise": promise.to_wire(), "given": given.key,
-            "made": made.key, "threads": plan.threads, "device": plan.machine.device_class,
+            "made": made.key, "threads": plan.measured_at.threads, "device": plan.measured_at.device,
         }  # fmt: skip
         payload = {"promise": promise.to_wire(), "given": given.model.to_wire(), "made": made.model.to_wire()}
         name = type(promise).__name__
         label = f"verify {step.name}: {name}"
-        entry, _ = self._once(plan, "verify", label, f"verify {name}", ingredients, payload)
+        reads = places(model_folders(given.model), model_folders(made.model))
+        piece = Piece("verify", label, f"verify {name}", ingredients, payload, reads, plan.measured_at)
+        entry, _ = self._once(plan, piece)
         checks: list[dict[str, Any]] = list(entry.manifest.value["checks"])
         failed = [check for check in checks if not check["passed"]]
         for check in checks:
@@ -223,7 +237,11 @@ class Work:
         }
         label = f"{planned.name} of {stage.name}" if of_model else planned.name
         kind = f"evaluate {metric.name}"
-        entry, _ = self._once(plan, "evaluate", label, kind, ingredients, payload, alone=metric.timed)
+        stages = [stage, against, *compared_with(metric, known, self.digests).values()]
+        compared = [model_folders(one.model) for one in stages if one is not None]
+        reads = places(*compared, data_files(planned.data), metric_files(metric))
+        piece = Piece("evaluate", label, kind, ingredients, payload, reads, plan.measured_at, metric.timed)
+        entry, _ = self._once(plan, piece)
         values: dict[str, Any] = dict(entry.manifest.value["values"])
         if keep and entry.manifest.files:
             values["files"] = self._keep_files(entry, label)
@@ -232,26 +250,23 @@ class Work:
 
     # -- one job --------------------------------------------------------------------------------------
 
-    def _once(
-        self, plan: Plan, kind: Kind, name: str, label: str, ingredients: Mapping[str, Any],
-        payload: Mapping[str, Any], *, alone: bool = False,
-    ) -> tuple[Entry, bool]:  # fmt: skip
+    def _once(self, plan: Plan, piece: Piece) -> tuple[Entry, bool]:
         """Return the entry of a piece of work, and whether it had to be done."""
-        key = fingerprint.digest(ingredients)
+        key = piece.key
         with self._locks[key]:
-            if self.fresh and kind != "fetch":
+            if self.fresh and piece.kind != "fetch":
                 self._forget(key)
             entry = self.store.find(key)
             if entry is not None:
                 return entry, False
             # What runs share is waited for: two that begin together need it at the same time.
-            with self.store.lock(key, what=f"`{name}`", wait=SHARED_WAIT if kind == "prepare" else 0):
+            with self.store.lock(key, what=f"`{piece.name}`", wait=SHARED_WAIT if piece.kind == "prepare" else 0):
                 entry = self.store.find(key)  # another run may have finished it while we waited for nothing
                 if entry is not None:
                     return entry, False
                 self.worked = True
-                with self.slots.alone() if alone else self.slots.shared() as executor:
-                    return self._do(plan, executor, kind, name, label, ingredients, payload), True
+                with self.hosts.hold(piece.site, alone=piece.alone) as executor:
+                    return self._do(plan, executor, piece), True
 
     def _forget(self, key: str) -> None:
         """Set a finished piece of work aside, once a run, and let go of an interrupted one's checkpoints."""
@@ -262,27 +277,28 @@ class Work:
             self.store.set_aside(key)
         self.store.drop_work(key)
 
-    def _do(
-        self, plan: Plan, executor: Executor, kind: Kind, name: str, label: str, ingredients: Mapping[str, Any],
-        payload: Mapping[str, Any],
-    ) -> Entry:  # fmt: skip
-        folder = self.store.work(fingerprint.digest(ingredients))
+    def _do(self, plan: Plan, executor: Executor, piece: Piece) -> Entry:
+        folder = self.store.work(piece.key)
         _atomic.remove(folder / "out")  # half a result of an interrupted run; its checkpoints are in scratch
+        site = piece.site or plan.sites["local"]
         job = Job(
-            kind=kind, label=name, payload=payload, seed=plan.recipe.seed, threads=plan.threads,
-            memory_limit=memory_allowed(plan.machine), offline=self.offline, trust=plan.recipe.trust,
-            log_level=plan.recipe.log_level,
+            kind=piece.kind, label=piece.name, payload=piece.payload, seed=plan.recipe.seed, threads=site.threads,
+            memory_limit=None if site.host.elsewhere else memory_allowed(plan.machine), memory=piece.memory,
+            offline=self.offline, trust=plan.recipe.trust, log_level=plan.recipe.log_level, alone=piece.alone,
+            device=site.device if site.host.exact else "", reads=piece.reads,
+            libraries=piece.ingredients.get("libraries", {}) if site.host.exact else {},
         )  # fmt: skip
         job.write(folder)
         try:
             result = executor.run(folder, self.events.forward)
         finally:
-            self._keep_log(folder, f"{name} {folder.name[:8]}" if plan.search is not None else name)
+            self._keep_log(folder, f"{piece.name} {folder.name[:8]}" if plan.search is not None else piece.name)
         if result.error is not None:
             raise from_wire(result.error)
         entry = self.store.publish(
-            folder / "out", ingredients=ingredients, label=label, value=result.value, seconds=result.seconds,
-            peak_rss=result.peak_rss, peak_anonymous=result.peak_anonymous,
+            folder / "out", ingredients=piece.ingredients, label=piece.label, value=result.value,
+            seconds=result.seconds, peak_rss=result.peak_rss, peak_anonymous=result.peak_anonymous,
+            made_in={"host": site.name, **result.made_in},
         )  # fmt: skip
         _atomic.remove(folder)
         return entry

@@ -42,6 +42,11 @@ class Job:
     memory_limit: int | None = None  # anonymous bytes after which the driver stops the worker
     offline: bool = False
     trust: bool = False
+    device: str = ""  # kind of machine that the key is of; empty: any
+    libraries: Mapping[str, str] = field(default_factory=dict)  # versions that the key is of; empty: any
+    memory: int = 0  # bytes the step is expected to take; 0: not known
+    alone: bool = False  # whether it is a timing, which nothing may run beside
+    reads: tuple[str, ...] = ()  # absolute paths of the folders and files that the payload speaks of
     log_level: str = "info"  # what libraries must think important enough to reach log.txt
 
     def write(self, folder: Path) -> None:
@@ -56,7 +61,7 @@ class Job:
         """Read ``job.json``."""
         wire = json.loads((folder / "job.json").read_text(encoding="utf-8"))
         wire.pop("version")
-        return cls(**wire)
+        return cls(**{**wire, "reads": tuple(wire.get("reads", ()))})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +73,7 @@ class Result:
     seconds: float = 0.0
     peak_rss: int = 0
     peak_anonymous: int = 0
+    made_in: Mapping[str, Any] = field(default_factory=dict)  # versions, processor and cores of its worker
 
     def write(self, folder: Path) -> None:
         """Put ``result.json`` into a job folder."""

@@ -10,13 +10,14 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
 from picual.errors import Interrupted, JobLost, NotEnough
 from picual.executors.base import OnEvent
+from picual.executors.events import Tail
 from picual.executors.job import Job, Result
 from picual.executors.memory import tree_memory
 
@@ -30,28 +31,23 @@ class _Watch:
 
     rss: int = 0
     anonymous: int = 0
-    position: int = 0  # bytes of events.jsonl handed over so far
 
     def sample(self, pid: int) -> None:
         resident, anonymous = tree_memory(pid)
         self.rss, self.anonymous = max(self.rss, resident), max(self.anonymous, anonymous)
 
-    def hand_over(self, events: Path, on_event: OnEvent) -> None:
-        if not events.exists():
-            return
-        with events.open("rb") as lines:
-            lines.seek(self.position)
-            for line in lines:
-                if not line.endswith(b"\n"):
-                    return  # half a line: the worker is writing it, or died while it did
-                self.position += len(line)
-                on_event(json.loads(line))
-
 
 class ProcessExecutor:
-    """Keeps one worker per set of environment variables, so that imports are paid once."""
+    """Keeps one worker per set of environment variables, so that imports are paid once.
 
-    def __init__(self) -> None:
+    Args:
+        python: The interpreter; left out, the one that is running.
+        variables: Set for the worker beside what every worker gets.
+    """
+
+    def __init__(self, python: Path | None = None, variables: Mapping[str, str] | None = None) -> None:
+        self._python = str(python or sys.executable)
+        self._variables = dict(variables or {})
         self._worker: subprocess.Popen[str] | None = None
         self._environment: dict[str, str] = {}
         self._answers: queue.Queue[str] = queue.Queue()
@@ -61,18 +57,18 @@ class ProcessExecutor:
         job = Job.read(folder)
         worker = self._warm_worker(job)
         events = folder / "events.jsonl"
-        watch = _Watch(position=events.stat().st_size if events.exists() else 0)
+        watch, tail = _Watch(), Tail(events, events.stat().st_size if events.exists() else 0)
         assert worker.stdin is not None
         try:
             worker.stdin.write(f"{folder}\n")
             worker.stdin.flush()
-            self._wait(worker, job, folder, watch, on_event)
+            self._wait(worker, job, folder, watch, lambda: tail.hand_over(on_event))
         except KeyboardInterrupt:
             self._stop(worker)
             raise Interrupted(f"interrupted in `{job.label}`", hint="the same command continues it") from None
         except BrokenPipeError:
             self._lost(worker, job, folder, watch)
-        watch.hand_over(events, on_event)
+        tail.hand_over(on_event)
         result = replace(Result.read(folder), peak_rss=watch.rss, peak_anonymous=watch.anonymous)
         result.write(folder)
         if result.error is not None:
@@ -85,11 +81,11 @@ class ProcessExecutor:
             self._stop(self._worker)
 
     def _wait(
-        self, worker: subprocess.Popen[str], job: Job, folder: Path, watch: _Watch, on_event: OnEvent
+        self, worker: subprocess.Popen[str], job: Job, folder: Path, watch: _Watch, hand_over: Callable[[], None]
     ) -> None:
         while True:
             watch.sample(worker.pid)
-            watch.hand_over(folder / "events.jsonl", on_event)
+            hand_over()
             if job.memory_limit is not None and watch.anonymous > job.memory_limit:
                 self._stop(worker, at_once=True)
                 raise NotEnough(
@@ -116,12 +112,12 @@ class ProcessExecutor:
         )
 
     def _warm_worker(self, job: Job) -> subprocess.Popen[str]:
-        environment = worker_environment(job)
+        environment = worker_environment(job) | self._variables
         if self._worker is not None and self._worker.poll() is None and self._environment == environment:
             return self._worker
         self.close()
         self._worker = subprocess.Popen(
-            [sys.executable, "-m", "picual.executors.worker", "--serve"],
+            [self._python, "-m", "picual.executors.worker", "--serve"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

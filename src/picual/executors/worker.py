@@ -14,19 +14,27 @@ import importlib
 import json
 import logging
 import os
+import platform
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
 import filelock
 
+from picual import __version__, _lazy, hardware
 from picual.errors import NotEnough, PicualError, StepFailed
 from picual.executors.job import TASKS, Job, Result
 
+# Whose versions are recorded with every result.
+LIBRARIES = (
+    "torch", "transformers", "peft", "bitsandbytes", "onnxruntime", "onnxruntime-gpu", "onnxruntime-genai",
+    "onnxruntime-genai-cuda", "mobius-onnx", "safetensors", "tokenizers", "numpy",
+)  # fmt: skip
 PARENT_POLL = 0.2  # seconds between two looks at whether the driver is still there
 
 
@@ -54,6 +62,7 @@ def run_job(folder: Path) -> Result:
         except Exception as error:  # noqa: BLE001  # a pass may be anybody's: whatever it raises ends the step only
             traceback.print_exc()
             result = Result(error=_unexpected(error, job, folder).to_wire(), seconds=time.monotonic() - started)
+        result = replace(result, made_in=made_in())
         result.write(folder)
     return result
 
@@ -62,6 +71,16 @@ def _task(job: Job) -> Callable[..., dict[str, Any]]:
     module, _, function = TASKS[job.kind].partition(":")
     loaded: Callable[..., dict[str, Any]] = getattr(importlib.import_module(module), function)
     return loaded
+
+
+def made_in() -> dict[str, Any]:
+    """Return what this process runs in: what may differ from the driver's."""
+    here = hardware.machine()
+    versions = {name: version for name in LIBRARIES if (version := _lazy.version_of(name))}
+    return {
+        "python": platform.python_version(), "picual": __version__, "device": here.device_class,
+        "cores": here.cores, "libraries": versions,
+    }  # fmt: skip
 
 
 def _append(events: TextIO, label: str, name: str, values: Mapping[str, Any]) -> None:
@@ -97,7 +116,7 @@ def serve() -> None:
     channel = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # a library that prints must not speak into the channel
     _prefer_to_die()
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
     for line in sys.stdin:
         folder = Path(line.rstrip("\n"))
         with (folder / "log.txt").open("a", encoding="utf-8") as log:
@@ -116,7 +135,8 @@ def _prefer_to_die() -> None:
         adjustment.write_text("500")
 
 
-def _end_with_parent(parent: int) -> None:
+def end_with_parent(parent: int) -> None:
+    """End this process, at once, when its parent has."""
     while os.getppid() == parent:
         time.sleep(PARENT_POLL)
     os._exit(1)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from picual import _lazy, fingerprint, hardware
+from picual import fingerprint, hardware
 from picual.data import files as data_files
 from picual.data.base import DataConfig
 from picual.hardware import Machine
@@ -17,6 +17,7 @@ from picual.models import HfAdapter, HfCheckpoint, Model, Profile
 from picual.passes import registry as pass_registry
 from picual.passes.base import Pass
 from picual.plan.overlap import overlap_warnings
+from picual.plan.sites import Site, sites_of
 from picual.plan.values import Plan, PlannedMetric, PlannedStep
 from picual.recipe import searching
 from picual.recipe.fields import coerce
@@ -57,12 +58,14 @@ def make_plan(recipe: Recipe, store: Store, *, offline: bool = False, hash_sourc
     ingredients = source_ingredients(source, memory, hash_now=hash_source)
     model, cached = _input_model(source, ingredients, store)
     profile = profile_of(model)
-    steps = _steps(recipe, store, memory, machine, threads, ingredients, profile)
+    sites = sites_of(recipe, machine, store.root)
+    steps = _steps(recipe, store, memory, machine, sites, ingredients, profile)
     metrics = tuple(_metric(recipe, spec) for spec in searching.measured(given))
     return Plan(
         recipe=recipe, open_recipe=given, search=settings, space=space, candidate=space.first(),
         source=source, model=model, source_ingredients=ingredients, source_cached=cached,
         profile=profile, steps=steps, metrics=metrics, machine=machine, threads=threads,
+        sites=sites,
         warnings=overlap_warnings(steps, metrics),
     )  # fmt: skip
 
@@ -71,7 +74,7 @@ def variant(plan: Plan, candidate: Candidate, store: Store, memory: DigestMemory
     """Return the plan of another candidate of the same search; it does not say why a step is to run."""
     recipe = searching.decided(plan.open_recipe, candidate)
     steps = _steps(
-        recipe, store, memory, plan.machine, plan.threads, plan.source_ingredients, plan.profile, explain=False
+        recipe, store, memory, plan.machine, plan.sites, plan.source_ingredients, plan.profile, explain=False
     )
     return replace(plan, recipe=recipe, steps=steps, candidate=dict(candidate))
 
@@ -117,7 +120,7 @@ def profile_of(model: Model | None) -> Profile | None:
 
 
 def _steps(
-    recipe: Recipe, store: Store, memory: DigestMemory, machine: Machine, threads: int,
+    recipe: Recipe, store: Store, memory: DigestMemory, machine: Machine, sites: Mapping[str, Site],
     source: Mapping[str, Any] | None, profile: Profile | None, *, explain: bool = True,
 ) -> tuple[PlannedStep, ...]:  # fmt: skip
     planned: list[PlannedStep] = []
@@ -129,7 +132,8 @@ def _steps(
         values, _ = coerce(kind, spec.fields)
         a_pass = pass_registry.build(spec.type, values)
         used = data_used(a_pass, recipe.data)
-        ingredients = None if key is None else _ingredients(a_pass, key, used, recipe, machine, threads, memory)
+        site = sites[spec.host or recipe.host]
+        ingredients = None if key is None else _ingredients(a_pass, key, used, recipe, site, memory)
         key = None if ingredients is None else fingerprint.digest(ingredients)
         cached = key is not None and store.find(key) is not None
         why = "" if cached or not explain else _why(store, ingredients, f"pass {a_pass.name}", previous_runs)
@@ -138,7 +142,7 @@ def _steps(
         planned.append(
             PlannedStep(
                 number=number, name=spec.name, a_pass=a_pass, ingredients=ingredients, key=key, cached=cached,
-                why=why, forecast=forecast, data=used, after=profile, place=spec.place,
+                why=why, forecast=forecast, data=used, site=site, after=profile, place=spec.place,
             )
         )  # fmt: skip
         previous_runs = "" if cached else f"its input changed (step {number})"
@@ -154,8 +158,8 @@ def _why(store: Store, ingredients: Mapping[str, Any] | None, label: str, previo
 
 
 def _ingredients(
-    a_pass: Pass[Any, Any], input_key: str, data: Mapping[str, DataConfig], recipe: Recipe, machine: Machine,
-    threads: int, memory: DigestMemory,
+    a_pass: Pass[Any, Any], input_key: str, data: Mapping[str, DataConfig], recipe: Recipe, site: Site,
+    memory: DigestMemory,
 ) -> dict[str, Any]:  # fmt: skip
     fields = values_of(a_pass)
     for item in fields_of(a_pass):
@@ -170,10 +174,10 @@ def _ingredients(
         "fields": fields,
         "input": input_key,
         "seed": recipe.seed,
-        "threads": threads,
-        "device": machine.device_class,
+        "threads": site.threads,
+        "device": site.device,
         "target": recipe.target.to_wire() if a_pass.target_matters else None,
-        "libraries": {name: _lazy.version_of(name) for name in a_pass.libraries},
+        "libraries": {name: site.version_of(name) for name in a_pass.libraries},
     }
 
 

@@ -9,12 +9,13 @@ from typing import Any
 
 from picual import _lazy, hardware
 from picual.errors import DeviceUnavailable, EnvironmentFault, NotEnough, PicualError, UnreadableModel
+from picual.executors.local import Local
 from picual.hardware import Machine
 from picual.metrics.base import Metric
 from picual.models import Model
 from picual.passes.base import Pass
+from picual.plan.sites import Site
 from picual.plan.values import Plan, PlannedStep
-from picual.recipe.schema import Recipe
 from picual.store.local import Store
 
 MEMORY_RESERVE = 0.05  # share of this machine's memory that is left to the system
@@ -25,19 +26,23 @@ def obstacles(plan: Plan, store: Store, output: Path) -> list[PicualError]:
     found: list[PicualError] = []
     recipe = plan.recipe
     pending = [step for step in plan.steps if not step.cached]
-    needs: list[Pass[Any, Any] | Metric] = [*(s.a_pass for s in pending), *(m.metric for m in plan.metrics)]
-    for needed in needs:
-        absent = [module for module in needed.imports if not _lazy.is_installed(module)]
-        found += [_lazy.missing(module, extra=needed.extra, by=needed.name) for module in absent[:1]]
+    needs: list[tuple[Pass[Any, Any] | Metric, Site]] = [(step.a_pass, step.site) for step in pending]
+    needs += [(one.metric, plan.measured_at) for one in plan.metrics]
+    for needed, site in needs:
+        absent = [module for module in needed.imports if not site.host.has(module, site.state)]
+        found += [_absent(module, needed, site) for module in absent[:1]]
     if plan.search is not None and not _lazy.is_installed("optuna"):
         found.append(_lazy.missing("optuna", extra="search", by="search"))
     if recipe.tracking is not None and not _lazy.is_installed("mlflow"):
         found.append(_lazy.missing("mlflow", extra="mlflow", by="tracking"))
-    found += _hosts(recipe)
-    try:
-        recipe.target.require_here()
-    except DeviceUnavailable as error:
-        found.append(error)
+    for site in plan.sites.values():
+        place = str(recipe.hosts[site.name].place)
+        found += [error.located(place) for error in site.host.obstacles(site.state)]
+    if isinstance(plan.measured_at.host, Local):
+        try:
+            recipe.target.require_here()
+        except DeviceUnavailable as error:
+            found.append(error)
     if plan.model is not None and not plan.source.fetches:
         found += _examine(plan.model)
     if plan.model is None:
@@ -45,18 +50,9 @@ def obstacles(plan: Plan, store: Store, output: Path) -> list[PicualError]:
     return [*found, *_output(output), *_fit(plan, pending, store, output)]
 
 
-def _hosts(recipe: Recipe) -> list[PicualError]:
-    """Name every host but this machine: the recipe's own, and those of single steps."""
-    named = dict.fromkeys([recipe.host, *(step.host for step in recipe.steps if step.host is not None)])
-    return [
-        DeviceUnavailable(
-            f"host `{host.name}` ({host.type}) cannot be reached from this version",
-            where=str(host.place),
-            hint="add `--host local` to run on this machine",
-        )
-        for host in (recipe.hosts.get(name) for name in named)
-        if host is not None and host.type != "local"
-    ]
+def _absent(module: str, needed: Pass[Any, Any] | Metric, site: Site) -> PicualError:
+    error = _lazy.missing(module, extra=needed.extra, by=needed.name)
+    return error if isinstance(site.host, Local) else error.located(f"host {site.name}")
 
 
 def _output(output: Path) -> list[PicualError]:
@@ -105,7 +101,7 @@ def shortages(plan: Plan, steps: Sequence[PlannedStep]) -> list[PicualError]:
             hint="run on a machine with more memory, or choose a smaller model",
         )
         for step in steps
-        if step.forecast is not None and step.forecast.memory > allowed
+        if step.forecast is not None and step.forecast.memory > allowed and not step.site.host.elsewhere
     ]
 
 

@@ -12,6 +12,7 @@ from picual.hardware import Machine
 from picual.metrics.base import Metric
 from picual.models import Model, Profile
 from picual.passes.base import Forecast, Pass
+from picual.plan.sites import Site
 from picual.recipe.schema import Note, Place, Recipe
 from picual.search import samplers
 from picual.search.parameters import Candidate, Space
@@ -32,6 +33,7 @@ class PlannedStep:
     why: str  # why it will run; empty when cached
     forecast: Forecast | None  # None: the sizes of its input are not known yet
     data: Mapping[str, DataConfig]
+    site: Site  # where it runs
     after: Profile | None = None  # sizes of what it makes
     place: Place = field(default_factory=Place)
 
@@ -76,7 +78,8 @@ class Plan:
     steps: tuple[PlannedStep, ...]
     metrics: tuple[PlannedMetric, ...]
     machine: Machine
-    threads: int
+    threads: int  # of this machine, and of every job whose host does not say otherwise
+    sites: Mapping[str, Site] = field(default_factory=dict)  # hosts that are used, by name; `local` always is
     warnings: tuple[Note, ...] = ()
 
     @property
@@ -86,6 +89,11 @@ class Plan:
         if self.search.sampler != "auto":
             return self.search.sampler
         return samplers.chosen(self.space, trials=self.search.trials, objectives=len(self.search.objectives))
+
+    @property
+    def measured_at(self) -> Site:
+        """Where models are checked and measured."""
+        return self.sites[self.recipe.measured_on]
 
     @property
     def notes(self) -> tuple[Note, ...]:

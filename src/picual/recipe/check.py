@@ -20,6 +20,7 @@ from picual.recipe.check_data import data_problems, template_problem
 from picual.recipe.check_model import input_kind, model_problems
 from picual.recipe.check_search import search_problems, single_recipes
 from picual.recipe.fields import FieldProblem, coerce
+from picual.recipe.hosting import problems_of
 from picual.recipe.order import misfits
 from picual.recipe.paths import named, near_files
 from picual.recipe.placeholders import placeholder_in
@@ -78,15 +79,17 @@ def _host_problems(recipe: Recipe) -> list[Problem]:
         for step in recipe.steps
         if step.host is not None
     ]
+    if recipe.target_host is not None:
+        used.append((recipe.target_host, recipe.places.get("target.host", Place(file=recipe.file)), ""))
+    seen = set[str]()
     for name, place, step in used:
         host = recipe.hosts.get(name)
         if host is None:
             where = spot(place, step=step, path="host")
             problems.append(Problem(where, f"unknown host `{name}`", nearest(name, list(recipe.hosts))))
-        elif found := placeholder_in(host.options):
-            where = spot(host.place, path=f"hosts.{name}")
-            what = f"host `{name}` still holds the placeholder `{found}`"
-            problems.append(Problem(where, what, "fill it in, or add `--host local` to run on this machine"))
+        elif name not in seen:
+            problems += problems_of(recipe, host)
+        seen.add(name)
     return problems
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import yaml
 
 from picual.data.base import DataConfig
-from picual.hardware import Target
 from picual.recipe import sizes
 from picual.recipe.native import FILES_OF_METRICS, FOLDERS_OF_PASSES, MODEL_OPTIONS, VERSION
 from picual.recipe.schema import MetricSpec, ModelSource, Recipe, StepSpec
@@ -24,7 +23,7 @@ def to_mapping(recipe: Recipe) -> dict[str, Any]:
     sections = {
         "version": VERSION,
         "model": _model(recipe.model),
-        "target": _target(recipe.target),
+        "target": _target(recipe),
         "host": recipe.host,
         "hosts": hosts,
         "data": {name: _data(config, Path(recipe.folder)) for name, config in recipe.data.items()},
@@ -70,8 +69,10 @@ def _model(model: ModelSource) -> dict[str, Any] | str:
     return model.uri if set(mapping) == {"uri"} else mapping
 
 
-def _target(target: Target) -> dict[str, Any]:
-    mapping = _changed(target, tuple(item.name for item in dataclasses.fields(target)))
+def _target(recipe: Recipe) -> dict[str, Any]:
+    mapping = _changed(recipe.target, tuple(item.name for item in dataclasses.fields(recipe.target)))
+    if recipe.target_host is not None:
+        mapping["host"] = recipe.target_host
     if "memory" in mapping:
         mapping["memory"] = sizes.text_of(mapping["memory"])
     return mapping

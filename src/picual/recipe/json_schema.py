@@ -8,12 +8,13 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from picual.data.base import DataConfig
+from picual.executors import registry as host_registry
 from picual.hardware import PROVIDERS, Target
 from picual.metrics import registry as metric_registry
 from picual.passes import registry as pass_registry
 from picual.recipe.fields import hints_of
 from picual.recipe.native import MODEL_OPTIONS, VERSION
-from picual.recipe.schema import HostSpec, ModelSource, Recipe
+from picual.recipe.schema import ModelSource, Recipe
 from picual.search import samplers
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -115,11 +116,19 @@ def _model() -> dict[str, Any]:
 
 def _target() -> dict[str, Any]:
     properties = {name: _type(hint) for name, hint in hints_of(Target).items()}
+    properties["host"] = {
+        "type": "string",
+        "description": "Where models are checked and measured; left out: `host`.",
+    }
     return _object({**properties, "provider": {"enum": list(PROVIDERS)}, "memory": _SIZE})
 
 
 def _host() -> dict[str, Any]:
-    return {"type": "object", "properties": {"type": _type(hints_of(HostSpec)["type"])}}
+    kinds = [
+        {**_object({"type": {"const": name}, **_fields(host_registry.load(name))}), "required": ["type"]}
+        for name in host_registry.names()
+    ]
+    return {"type": "object", "oneOf": kinds}
 
 
 def _data() -> dict[str, Any]:

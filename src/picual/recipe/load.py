@@ -178,6 +178,9 @@ def _override_target(value: dict[str, Any], before: Recipe, name: str) -> list[N
             hint=nearest(name, ["local", "cpu", "gpu", "npu", *PROVIDERS]) or "`--target local`",
         )
     value["target"] = {"device": after.device, "provider": after.provider, "runtime": after.runtime}
+    measured_on = "local" if name == "local" and before.measured_on != "local" else before.target_host
+    if measured_on is not None:
+        value["target"]["host"] = measured_on
     old, new = _target_words(before.target), _target_words(after)
     return [] if before.target == after else [_replaced("target", old, new, f"--target {name}")]
 

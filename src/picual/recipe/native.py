@@ -52,7 +52,6 @@ _COUNTS = ("threads", "memory")
 FOLDERS_OF_PASSES = ("adapters",)  # fields that name folders by a name of one's own, relative likewise
 FILES_OF_METRICS = ("file", "code", "folder")  # fields that name one, relative to the recipe's folder
 _ENTRY: dict[str, dict[str, Any]] = {"passes": {"type": str, "host": str}, "metrics": {"type": str}}
-HostKind = Literal["local", "environment", "docker", "azureml", "ray"]
 Path_ = tuple[str | int, ...]
 
 
@@ -83,6 +82,7 @@ class _Reader:
         return Recipe(
             model=self.model(),
             target=Target(**self.target()),
+            target_host=self.fitted(self.mapping("target", again=True), {"host": str}, ("target",)).get("host"),
             hosts={"local": HostSpec(), **self.hosts()},
             data=self.data(),
             steps=tuple(StepSpec(**entry) for entry in self.entries("passes")),
@@ -135,7 +135,7 @@ class _Reader:
 
     def target(self) -> dict[str, Any]:
         given = self.mapping("target")
-        self.only(given, tuple(_TARGET), ("target",))
+        self.only(given, (*_TARGET, "host"), ("target",))
         memory = given.get("memory")
         if isinstance(memory, str):
             given = {**given, "memory": sizes.bytes_of(memory)}
@@ -150,7 +150,7 @@ class _Reader:
             if not isinstance(given, dict):
                 self.wrong(path, complaint(name, given, Mapping[str, Any]))
                 continue
-            kind = self.fitted({"type": "local", **given}, {"type": HostKind}, path).get("type", "local")
+            kind = self.fitted({"type": "local", **given}, {"type": str}, path).get("type", "local")
             options = {key: value for key, value in given.items() if key != "type"}
             hosts[name] = HostSpec(name=name, type=kind, options=options, place=self.document.place(path))
         return hosts

@@ -65,10 +65,10 @@ class MetricSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class HostSpec:
-    """Where steps run: ``local``, or a system described in the recipe."""
+    """Where steps run: ``local``, or a system described in the recipe. ``options`` are not checked yet."""
 
     name: str = "local"
-    type: Literal["local", "environment", "docker", "azureml", "ray"] = "local"
+    type: str = "local"
     options: Mapping[str, Any] = field(default_factory=dict)
     place: Place = field(default_factory=Place)
 
@@ -94,6 +94,7 @@ class Recipe:
     target: Target = field(default_factory=Target)
     hosts: Mapping[str, HostSpec] = field(default_factory=lambda: {"local": HostSpec()})
     host: str = "local"
+    target_host: str | None = None  # where models are checked and measured; None: where steps run
     data: Mapping[str, DataConfig] = field(default_factory=dict)
     metrics: tuple[MetricSpec, ...] = ()
     search: Mapping[str, Any] | None = None
@@ -111,3 +112,8 @@ class Recipe:
     data_places: Mapping[str, Place] = field(default_factory=dict)  # `tone`, and `tone.files` where known
     places: Mapping[str, Place] = field(default_factory=dict)  # of the rest: `target.provider`, `search`, ...
     problems: tuple[Problem, ...] = ()  # found while reading; `recipe.check` shows them with its own
+
+    @property
+    def measured_on(self) -> str:
+        """Return the name of the host where models are checked and measured."""
+        return self.host if self.target_host is None else self.target_host

@@ -77,6 +77,7 @@ def _step(step: StepResult) -> dict[str, Any]:
         "seconds": round(step.seconds, 3),
         "start": None if step.start is None else round(step.start, 3),
         "cached": step.cached,
+        "made_in": step.made_in,
         "peak_rss_mb": round(step.peak_rss / 1e6, 1),
         "peak_anonymous_mb": round(step.peak_anonymous / 1e6, 1),
         "journal": step.journal,

@@ -77,6 +77,25 @@ class Store:
             return None
         return entry
 
+    def files_at(self, path: Path) -> Mapping[str, Mapping[str, Any]] | None:
+        """Return size and digest of every file below ``path`` by relative name, if it is part of an entry."""
+        root = self.root / "entries" / LAYOUT
+        if (
+            not path.is_relative_to(root)
+            or len(parts := path.relative_to(root).parts) < 3
+            or parts[2] != "content"
+        ):
+            return None
+        entry = self.find(parts[1])
+        if entry is None:
+            return None
+        inside = path.relative_to(entry.content).as_posix()
+        files = entry.manifest.files
+        if inside in files:
+            return {path.name: files[inside]}
+        start = "" if inside == "." else f"{inside}/"
+        return {name.removeprefix(start): facts for name, facts in files.items() if name.startswith(start)}
+
     def verify(self, entry: Entry) -> None:
         """Hash the entry's files.
 
@@ -96,14 +115,14 @@ class Store:
 
     def publish(
         self, content: Path, *, ingredients: Mapping[str, Any], label: str, value: Mapping[str, Any],
-        seconds: float = 0.0, peak_rss: int = 0, peak_anonymous: int = 0,
+        seconds: float = 0.0, peak_rss: int = 0, peak_anonymous: int = 0, made_in: Mapping[str, Any] | None = None,
     ) -> Entry:  # fmt: skip
         """Move ``content`` (a folder on the store's file system) in as the entry of these ingredients."""
         key = fingerprint.digest(ingredients)
         files = describe_files(content)
         manifest = Manifest(
             key=key, label=label, ingredients=ingredients, digest=digest_of(files), files=files, value=value,
-            seconds=seconds, peak_rss=peak_rss, peak_anonymous=peak_anonymous,
+            seconds=seconds, peak_rss=peak_rss, peak_anonymous=peak_anonymous, made_in=made_in or {},
             created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         )  # fmt: skip
         for file in fingerprint.files_under(content):

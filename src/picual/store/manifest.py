@@ -24,6 +24,7 @@ class Manifest:
     seconds: float = 0.0
     peak_rss: int = 0
     peak_anonymous: int = 0
+    made_in: Mapping[str, Any] = field(default_factory=dict)  # versions and processor of its worker
     created: str = ""  # ISO time, of the entry and not of its content
 
     def write(self, folder: Path) -> None:

@@ -61,6 +61,7 @@ def import_config(document: Document, *, folder: Path | None = None) -> Recipe:
         target=target,
         hosts=systems.hosts(),
         host=host or "local",
+        target_host=_measured_on(systems, host or "local", target_name),
         data=sets.configs,
         metrics=metrics,
         output=engine.output,
@@ -80,6 +81,15 @@ def import_config(document: Document, *, folder: Path | None = None) -> Recipe:
         places=_places(ledger, {**engine.where, **target_places, **searched}),
         problems=(*document.problems, *ledger.problems),
     )
+
+
+def _measured_on(systems: Systems, host: str, target: str | None) -> str | None:
+    """Return the host where models are measured: on Olive's target, which is this machine unless named.
+
+    A target that is no system is a mistake, which stands in the place of the provider.
+    """
+    target = "local" if target not in systems.hosts() else target
+    return None if target == host else target
 
 
 def _search_places(strategy: Strategy, goals: Goals) -> dict[str, Path_]:

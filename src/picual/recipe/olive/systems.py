@@ -33,7 +33,6 @@ _OPTIONS: dict[str, dict[str, str]] = {
         "environment_variables": "environment_variables",
         "prepend_to_path": "prepend_to_path",
         "requirements_file": "requirements",
-        "olive_managed_env": "managed",
     },
     "docker": {
         "image_name": "image",
@@ -41,8 +40,6 @@ _OPTIONS: dict[str, dict[str, str]] = {
         "build_context_path": "context",
         "build_args": "build_args",
         "run_params": "run",
-        "work_dir": "work_dir",
-        "requirements_file": "requirements",
     },
     "azureml": {
         "aml_compute": "compute",
@@ -66,7 +63,9 @@ _UNUSED: dict[str, Reason] = {
     "is_dev": ("ignored", "the installed Picual is what runs on every host"),
     "hf_token": ("ignored", "the hub's token comes from the environment: `HF_TOKEN`"),
     "clean_image": ("ignored", "Picual removes no image that it did not build"),
-    "olive_managed_env": ("ignored", "Picual makes no environments by itself on this kind of host"),
+    "olive_managed_env": ("ignored", "an environment is made where a file of requirements says what is in it"),
+    "work_dir": ("ignored", "a job's folder is the same inside the container as outside"),
+    "requirements_file": ("ignored", "what an image holds its own Dockerfile says"),
 }
 
 
@@ -156,6 +155,10 @@ def _system(context: Context, name: str, found: Found) -> System:
         value = everything.take(key, to=f"hosts.{name}.{option}")
         if value is not None:
             options[option] = value
+    if kind == "environment" and not {"path", "requirements"} & set(options):
+        text = "it names no environment and nothing to make one from: this machine's own is used"
+        context.ledger.note(found.path, "replaced", text)
+        kind, options = "local", {}
     if kind == "azureml":
         options |= _azure(context, name, reader)
     everything.drop_all(_UNUSED)

@@ -1,0 +1,162 @@
+"""Another Python on this machine: what it has, asked of it once, and Picual's own code for it."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import picual
+from picual import _atomic, fingerprint
+from picual.errors import DeviceUnavailable, EnvironmentFault, MissingDependency
+
+OLDEST = (3, 11)
+ASK_SECONDS = 60.0
+# What a worker imports before any pass: without these the interpreter cannot answer at all.
+NEEDED = ("filelock", "psutil", "platformdirs", "yaml", "jinja2")
+_QUESTION = """
+import importlib.util, json, re, sys
+from importlib import metadata
+versions = {}
+for found in metadata.distributions():
+    name = found.metadata["Name"]
+    if name:
+        versions.setdefault(re.sub(r"[-_.]+", "-", name).lower(), found.version)
+needed = sys.argv[1:]
+print(json.dumps({
+    "version": list(sys.version_info[:3]), "versions": versions,
+    "missing": [name for name in needed if importlib.util.find_spec(name) is None],
+}))
+"""
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """What one Python has."""
+
+    python: Path
+    version: tuple[int, ...]
+    versions: Mapping[str, str]  # of every distribution, by its normal name
+    missing: tuple[str, ...]  # of ``NEEDED``
+
+    def version_of(self, distribution: str) -> str:
+        """Return the version of a distribution, or ``""``."""
+        return self.versions.get(normal(distribution), "")
+
+    def can_import(self, module: str) -> bool:
+        """Say whether a module could be imported there, without importing it."""
+        return _can_import(self.python, module, _age(self.python))
+
+    def require(self) -> None:
+        """Raise unless workers can run in it.
+
+        Raises:
+            EnvironmentFault: It is too old.
+            MissingDependency: It lacks what every worker imports.
+        """
+        if self.version < OLDEST:
+            found, oldest = ".".join(map(str, self.version)), ".".join(map(str, OLDEST))
+            raise EnvironmentFault(
+                f"Python {found} is too old for Picual's worker, which needs {oldest}",
+                where=str(self.python),
+                hint=f"make another: `python{oldest} -m venv DIR`, and give its folder as `path`",
+            )
+        if self.missing:
+            raise MissingDependency(
+                f"the environment lacks {', '.join(f'`{name}`' for name in self.missing)}",
+                where=str(self.python),
+                hint=f"{self.python} -m pip install {' '.join(core_requirements())}",
+            )
+
+
+def python_in(path: Path) -> Path:
+    """Return the interpreter that ``path`` means: itself, or the one in that environment or its ``bin``.
+
+    Raises:
+        DeviceUnavailable: There is none.
+    """
+    if path.is_file():
+        return path
+    names = [path / folder / name for folder in ("bin", "Scripts", ".") for name in ("python", "python.exe")]
+    for name in names:
+        if name.is_file():
+            return name
+    raise DeviceUnavailable(
+        "there is no Python here", where=str(path), hint="give the folder of a virtual environment, or a `python`"
+    )
+
+
+def ask(python: Path) -> Interpreter:
+    """Ask an interpreter what it has; the answer is kept while its packages' folders do not change.
+
+    Raises:
+        EnvironmentFault: It does not answer.
+    """
+    return _asked(python, _age(python))
+
+
+@functools.lru_cache(maxsize=16)
+def _asked(python: Path, age: tuple[int, ...]) -> Interpreter:
+    del age  # only a key: another state of its packages is another answer
+    command = [str(python), "-I", "-c", _QUESTION, *NEEDED]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=ASK_SECONDS, check=True).stdout
+        found = json.loads(answer)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        told = getattr(error, "stderr", "") or str(error)
+        last = (told.strip().splitlines() or [type(error).__name__])[-1]
+        raise EnvironmentFault(
+            f"the Python of this environment does not start: {last}", where=str(python), hint=f"{python} --version"
+        ) from error
+    return Interpreter(python, tuple(found["version"]), found["versions"], tuple(found["missing"]))
+
+
+@functools.lru_cache(maxsize=256)
+def _can_import(python: Path, module: str, age: tuple[int, ...]) -> bool:
+    del age
+    question = "import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)"
+    done = subprocess.run([str(python), "-I", "-c", question, module], capture_output=True, check=False)
+    return done.returncode == 0
+
+
+def _age(python: Path) -> tuple[int, ...]:
+    folders = [
+        *python.parent.parent.glob("lib/python*/site-packages"),
+        *python.parent.parent.glob("Lib/site-packages"),
+    ]
+    return tuple(place.stat().st_mtime_ns for place in [python, *folders])
+
+
+def core_requirements() -> list[str]:
+    """Return what Picual itself needs, as pip takes it; extras left out."""
+    wanted = metadata.requires("picual") or []
+    return [f'"{one}"' for one in wanted if "extra ==" not in one]
+
+
+def normal(name: str) -> str:
+    """Return a distribution's name as indexes write it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def own_code(state: Path) -> Path:
+    """Return a folder that holds this very Picual and nothing else, for another interpreter's path.
+
+    The folder of an installed package would bring all its neighbours along, of other versions than asked for.
+    """
+    source = Path(picual.__file__).parent
+    files = [path for path in fingerprint.files_under(source) if "__pycache__" not in path.parts]
+    digest = fingerprint.folder_digest({str(f.relative_to(source)): fingerprint.file_digest(f) for f in files})
+    place = state / "code" / digest[:16]
+    if not place.is_dir():
+        with _atomic.new_folder(place) as folder:
+            for file in files:
+                copy = folder / "picual" / file.relative_to(source)
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, copy)
+    return place

@@ -1,0 +1,110 @@
+"""Virtual environments that Picual makes from a requirements file, one for each content of it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import site
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import filelock
+
+from picual import _atomic
+from picual.errors import EnvironmentFault
+from picual.executors.host import Surroundings
+from picual.executors.interpreter import core_requirements, normal, python_in
+
+_PIN = re.compile(r"^\s*([A-Za-z0-9._-]+)(?:\[[^\]]*\])?\s*==\s*([^\s;#]+)")
+
+
+@dataclass(frozen=True)
+class Managed:
+    """An environment made from a file.
+
+    Attributes:
+        requirements: As pip reads it.
+        python: That makes it; None: the one that is running.
+        inherit: Whether what it does not hold is looked for in the packages of the Python that is running.
+    """
+
+    requirements: Path
+    python: Path | None
+    inherit: bool
+
+    def folder(self, state: Path) -> Path:
+        """Return where it lies, made or not."""
+        parts = [self.requirements.read_bytes(), str(self.python or sys.executable).encode(), sys.version.encode()]
+        if self.inherit:
+            parts.append(b"inherit")
+        return state / "environments" / hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+    def made(self, state: Path) -> Path | None:
+        """Return its interpreter, or None if it is not made yet."""
+        folder = self.folder(state)
+        return python_in(folder) if (folder / "ready").exists() else None
+
+    def make(self, around: Surroundings) -> Path:
+        """Make it unless it is there, and return its interpreter.
+
+        Raises:
+            EnvironmentFault: pip could not do it, or the network is forbidden.
+        """
+        folder = self.folder(around.state)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(f"{folder}.lock"):
+            if (known := self.made(around.state)) is not None:
+                return known
+            if around.offline:
+                raise EnvironmentFault(
+                    "the environment is not made yet, and that needs the network",
+                    where=str(self.requirements),
+                    hint="run once without `--offline`",
+                )
+            around.emit("environment", status="start", requirements=str(self.requirements))
+            _atomic.remove(folder)  # half an environment of a killed run
+            self._make(folder)
+            (folder / "ready").touch()
+            around.emit("environment", status="done", requirements=str(self.requirements))
+            return python_in(folder)
+
+    def pins(self) -> dict[str, str]:
+        """Return the versions that the file pins, by normal name."""
+        lines = self.requirements.read_text(encoding="utf-8").splitlines()
+        found = [match for line in lines if (match := _PIN.match(line))]
+        return {normal(match[1]): match[2] for match in found}
+
+    def _make(self, folder: Path) -> None:
+        _call([str(self.python or sys.executable), "-m", "venv", str(folder)], self.requirements)
+        python = python_in(folder)
+        core = [] if self.inherit else [one.strip('"') for one in core_requirements()]
+        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        # Without dependencies where the rest is inherited: pip would fetch anew all that is already seen.
+        alone = ["--no-deps"] if self.inherit else []
+        _call([*install, *alone, "-r", str(self.requirements), *core], self.requirements)
+        if self.inherit:
+            place = next(iter([*folder.glob("lib/python*/site-packages"), *folder.glob("Lib/site-packages")]))
+            lines = [path for path in (*site.getsitepackages(), *_added()) if Path(path).is_dir()]
+            (place / "inherited.pth").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _added() -> list[str]:
+    """Return folders on the path of the running Python that its own environment does not explain."""
+    prefix = str(Path(sys.prefix))
+    return [path for path in sys.path if path.endswith("site-packages") and not path.startswith(prefix)]
+
+
+def _call(command: list[str], requirements: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if key not in {"PYTHONPATH", "PYTHONHOME"}}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode != 0:
+        lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
+        told = next((line for line in lines if line.startswith("ERROR")), lines[-1] if lines else "no message")
+        raise EnvironmentFault(
+            f"the environment could not be made: {told.removeprefix('ERROR: ')}",
+            where=str(requirements),
+            hint=f"`pip install -r {requirements}` tells more",
+        )

@@ -1,0 +1,198 @@
+"""A connection to a Ray cluster, shared by all executors of this process, and what its nodes have."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from picual import _lazy
+from picual.errors import EnvironmentFault, NotEnough
+from picual.executors.ray import on_node
+
+LOOK_SECONDS = 60.0
+_lock = threading.Lock()
+_connected: dict[str, Cluster] = {}
+
+
+@dataclass(frozen=True)
+class Node:
+    """One machine of a cluster."""
+
+    id: str
+    address: str
+    cores: int
+    memory: int  # bytes that Ray lends out there
+    gpus: int
+
+
+@dataclass(frozen=True)
+class Need:
+    """What one job asks for."""
+
+    cores: int
+    memory: int = 0  # bytes; 0: not known
+    gpus: int = 0
+    alone: bool = False  # a whole machine, as it is timed
+
+
+class Cluster:
+    """The cluster at one address. Made by ``connect``."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._seen = set[tuple[str, str]]()
+
+    def nodes(self) -> list[Node]:
+        """Return the machines that are alive, the largest first."""
+        ray = _ray()
+        found = [
+            Node(
+                one["NodeID"], one["NodeManagerAddress"], int(one["Resources"].get("CPU", 0)),
+                int(one["Resources"].get("memory", 0)), int(one["Resources"].get("GPU", 0)),
+            )
+            for one in ray.nodes()
+            if one["Alive"]
+        ]  # fmt: skip
+        return sorted(found, key=lambda node: (-node.cores, node.id))
+
+    def options(self, need: Need) -> dict[str, Any]:
+        """Return the resources of a task as Ray takes them.
+
+        Raises:
+            NotEnough: No machine of the cluster could ever run it: Ray would wait for one for ever.
+        """
+        fitting = [
+            node for node in self.nodes()
+            if node.cores >= need.cores and node.memory >= need.memory and node.gpus >= need.gpus
+        ]  # fmt: skip
+        if not fitting:
+            raise NotEnough(
+                f"no node of the Ray cluster has {_words(need)}; {self._have()}",
+                where=self.address,
+                hint="add such a node, or set `threads` in the recipe to what one has",
+            )
+        cores = fitting[0].cores if need.alone else need.cores  # all of the largest: nobody else fits beside it
+        options: dict[str, Any] = {"num_cpus": cores, "num_gpus": need.gpus}
+        return options | ({"memory": need.memory} if need.memory else {})
+
+    def room(self, need: Need) -> int:
+        """Return how many such jobs the cluster runs at a time."""
+        return sum(
+            min(node.cores // max(1, need.cores), node.memory // need.memory if need.memory else node.cores)
+            for node in self.nodes()
+        )
+
+    def require_share(self, share: Path) -> None:
+        """Raise unless every node sees the share and runs a Python of this one's minor version.
+
+        Raises:
+            EnvironmentFault: Which node does not.
+        """
+        ray = _ray()
+        token = f".seen-{secrets.token_hex(8)}"
+        share.mkdir(parents=True, exist_ok=True)
+        (share / token).touch()
+        try:
+            new = [node for node in self.nodes() if (node.id, str(share)) not in self._seen]
+            looks = {node.address: _look(ray, node, share, token) for node in new}
+            for address, found in looks.items():
+                self._require(address, ray.get(found, timeout=LOOK_SECONDS), share)
+            self._seen |= {(node.id, str(share)) for node in new}
+        finally:
+            (share / token).unlink(missing_ok=True)
+
+    def _require(self, address: str, found: dict[str, str], share: Path) -> None:
+        ours = ".".join(map(str, _version()))
+        if not found["sees"]:
+            raise EnvironmentFault(
+                f"the Ray node {address} does not see the folder that it shares with this machine",
+                where=str(share),
+                hint="give one that every node can write to: `share: DIR` under the host",
+            )
+        if tuple(map(int, found["python"].split(".")[:2])) != _version():
+            raise EnvironmentFault(
+                f"the Ray node {address} runs Python {found['python']} and this machine {ours}",
+                where=self.address,
+                hint=f"start it with Python {ours}: Ray needs the same on all",
+            )
+
+    def _have(self) -> str:
+        if not (nodes := self.nodes()):
+            return "it has no nodes"
+        most = nodes[0]
+        return f"the largest has {most.cores} cores, {most.memory / 1e9:.1f} GB and {most.gpus} GPUs"
+
+
+def connect(address: str) -> Cluster:
+    """Return the cluster at an address, connected once in this process.
+
+    Raises:
+        EnvironmentFault: Nobody answers there, or the token is not the cluster's.
+    """
+    with _lock:
+        if address not in _connected:
+            _start(address)
+            _connected[address] = Cluster(address)
+        return _connected[address]
+
+
+def disconnect() -> None:
+    """Leave the cluster; its tasks that are under way end."""
+    with _lock:
+        if _connected:
+            _connected.clear()
+            _ray().shutdown()
+
+
+def _start(address: str) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray = _ray()
+    from ray import cloudpickle
+    from ray.exceptions import RayError
+
+    cloudpickle.register_pickle_by_value(on_node)  # type: ignore[no-untyped-call]  # Ray ships it untyped
+    try:
+        ray.init(address=address, namespace="picual", log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RayError, RuntimeError, ValueError, OSError) as error:
+        told = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        refused = "token" in str(error).lower()
+        raise EnvironmentFault(
+            f"the Ray cluster refuses this machine's token: {told}" if refused
+            else f"no Ray cluster answers at `{address}`: {told}",
+            where=address,
+            hint="export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=..., as on the cluster" if refused
+            else "`ray status` on a node shows its address; `ray start --head` begins a cluster",
+        ) from error  # fmt: skip
+
+
+def _look(ray: Any, node: Node, share: Path, token: str) -> Any:
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    there = NodeAffinitySchedulingStrategy(node.id, soft=False)
+    task = ray.remote(on_node.look).options(num_cpus=0, scheduling_strategy=there)
+    return task.remote(str(share), token)
+
+
+def _words(need: Need) -> str:
+    said: Sequence[str] = [
+        f"{need.cores} cores",
+        *([f"{need.memory / 1e9:.1f} GB of memory"] if need.memory else []),
+        *([f"{need.gpus} GPUs"] if need.gpus else []),
+    ]
+    return " and ".join(said)
+
+
+def _version() -> tuple[int, int]:
+    import sys
+
+    return sys.version_info[:2]
+
+
+def _ray() -> Any:
+    return _lazy.need("ray", extra="ray", by="host type ray")

@@ -1,0 +1,66 @@
+"""This very Picual as a wheel, and what it needs: for machines that it is not installed on.
+
+Source: the binary distribution format of the Python packaging guide (wheel 1.0).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import zipfile
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+
+import picual
+from picual import fingerprint
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # of every file inside: the same code gives the same bytes
+_EXTRA = re.compile(r"""extra\s*==\s*['"]([\w.-]+)['"]""")
+_OWN = re.compile(r"picual\[([^\]]+)\]")
+
+
+def write_wheel(folder: Path) -> Path:
+    """Write the package as it runs here into ``folder`` and return the file; its requirements are left out."""
+    source = Path(picual.__file__).parent
+    files = [path for path in fingerprint.files_under(source) if "__pycache__" not in path.parts]
+    info = f"picual-{picual.__version__}.dist-info"
+    content = {f"picual/{path.relative_to(source).as_posix()}": path.read_bytes() for path in files}
+    content[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: picual\nVersion: {picual.__version__}\n".encode()
+    content[f"{info}/WHEEL"] = b"Wheel-Version: 1.0\nGenerator: picual\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    rows = [f"{name},sha256={_digest(data)},{len(data)}" for name, data in content.items()]
+    content[f"{info}/RECORD"] = ("\n".join([*rows, f"{info}/RECORD,,"]) + "\n").encode()
+    place = folder / f"picual-{picual.__version__}-py3-none-any.whl"
+    folder.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(place, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in content.items():
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), data, zipfile.ZIP_DEFLATED)
+    return place
+
+
+def requirements(extras: Iterable[str] = ()) -> list[str]:
+    """Return what Picual needs, with some of its extras, as pip takes it: Picual itself is not among it."""
+    found: list[str] = []
+    pending, seen = ["", *extras], set[str]()
+    for extra in pending:  # grows while it is read: an extra may ask for another
+        if extra in seen:
+            continue
+        seen.add(extra)
+        for one in metadata.requires("picual") or []:
+            name = _EXTRA.search(one)
+            if (name[1] if name else "") != extra:
+                continue
+            wanted, _, marker = one.partition(";")
+            if own := _OWN.match(wanted.strip()):
+                pending += [part.strip() for part in own[1].split(",")]
+                continue
+            rest = " and ".join(
+                part for part in re.split(r"\s+and\s+", marker.strip()) if part and "extra" not in part
+            )
+            found.append(f"{wanted.strip()}; {rest}" if rest else wanted.strip())
+    return list(dict.fromkeys(found))
+
+
+def _digest(data: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
