@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from picual import api
+from picual import _lazy, api
 from picual.errors import PicualError, UnreadableModel
 from picual.models import HfAdapter, HfModel
 from picual.plan import make_plan
@@ -37,13 +37,16 @@ def test_nothing_stands_in_the_way_of_a_good_recipe(recipe: dict[str, Any]) -> N
     assert obstacles(recipe) == []
 
 
-def test_a_host_of_a_single_step_is_not_passed_over(recipe: dict[str, Any]) -> None:
+def test_a_host_of_a_single_step_is_not_passed_over(
+    recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_lazy, "is_installed", lambda module: module != "ray")
     recipe["hosts"] = {"cluster": {"type": "ray"}}
     recipe["passes"]["build-genai"]["host"] = "cluster"
 
     (found,) = obstacles(recipe)
 
-    assert "host `cluster` (ray) cannot be reached" in found.what
+    assert "`host type ray` needs the package `ray`" in found.what
     assert found.exit_code == 3
 
 

@@ -213,10 +213,27 @@ def test_a_placeholder_for_a_device_is_left_for_the_check_to_find(olive, device)
     ],
 )  # fmt: skip
 def test_every_kind_of_system_is_a_host(olive, kind, host):
-    recipe = olive({"systems": {"one": {"type": kind}}, "host": "one"})
+    recipe = olive({"systems": {"one": {"type": kind, "config": {"python_environment_path": "."}}}, "host": "one"})
 
     assert recipe.hosts["one"].type == host
     assert recipe.host == "one"
+
+
+def test_an_environment_that_olive_was_to_make_from_nothing_is_this_machines_own(olive):
+    recipe = olive({
+        "systems": {"one": {"type": "PythonEnvironment", "config": {"olive_managed_env": True}}}, "host": "one",
+    })  # fmt: skip
+
+    assert recipe.hosts["one"].type == "local"
+    assert any(note.path == "systems.one" and note.kind == "replaced" for note in recipe.notes)
+
+
+def test_models_are_measured_on_the_target_which_is_this_machine_unless_named(olive):
+    systems = {"systems": {"one": {"type": "azureml", "config": {"aml_compute": "c"}}}}
+
+    assert olive({**systems, "host": "one", "target": "one"}).measured_on == "one"
+    assert olive({**systems, "host": "one"}).measured_on == "local"
+    assert olive({**systems, "target": "one"}).measured_on == "one"
 
 
 def test_local_stays_this_machine(olive):

@@ -1,0 +1,32 @@
+"""This Picual as a wheel: pip installs it, and the same code gives the same bytes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import picual
+from picual.executors.wheel import requirements, write_wheel
+
+
+def test_pip_installs_it_and_it_is_this_version(tmp_path: Path) -> None:
+    wheel = write_wheel(tmp_path / "one")
+    again = write_wheel(tmp_path / "two")
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target"]
+
+    subprocess.run([*command, str(tmp_path / "site"), str(wheel)], check=True)
+
+    assert wheel.read_bytes() == again.read_bytes()
+    source = Path(picual.__file__).parent
+    for name in ("executors/node.py", "assets/report.schema.json"):
+        assert (tmp_path / "site" / "picual" / name).read_bytes() == (source / name).read_bytes()
+
+
+def test_an_extra_brings_the_extras_that_it_asks_for() -> None:
+    found = requirements(["finetune"])
+
+    names = {one.split(">")[0] for one in found}
+    assert {"click", "peft", "torch"} <= names  # torch by way of `picual[hf]`
+    assert not any(one.startswith("picual") for one in found)
+    assert "bitsandbytes" not in names
