@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,12 +13,13 @@ from picual import _atomic, hardware
 from picual import doctor as examination
 from picual import plan as planning
 from picual import report as reporting
-from picual.engine import history
+from picual.engine import driver, history
 from picual.engine.events import Listener
 from picual.engine.results import RunResult
 from picual.engine.run import Engine
 from picual.errors import BadValue, PicualError, Problem, Refused
 from picual.executors.base import Executor
+from picual.executors.host import Surroundings
 from picual.executors.process import ProcessExecutor
 from picual.hardware import Target
 from picual.metrics import registry as metric_registry
@@ -118,13 +120,16 @@ def run(
     a_plan = planning.make_plan(loaded, the_store, offline=offline)
     _stop_at(planning.obstacles(a_plan, the_store, folder))
     engine = Engine(the_store, executor, listeners, offline, fresh)
+    for site in a_plan.sites.values():
+        site.host.prepare(Surroundings(state=site.state, offline=offline, emit=_told(listeners)))
     if a_plan.model is None:  # only now is it known how much memory and disk the steps take
         a_plan = planning.make_plan(loaded, the_store, offline=offline, hash_source=True)
         engine.fetch(a_plan)
         a_plan = planning.make_plan(loaded, the_store, offline=offline)
         _stop_at(planning.obstacles(a_plan, the_store, folder))
     a_plan = planning.make_plan(loaded, the_store, offline=offline, hash_source=True)
-    result = engine.run(a_plan, folder)
+    with driver.driving(folder):
+        result = engine.run(a_plan, folder)
     written = reporting.write(result, result.plan)
     facts = {
         "recipe": loaded.file,
@@ -223,6 +228,44 @@ def doctor(store: Path | None = None) -> dict[str, Any]:
 def runs(store: Path | None = None) -> list[dict[str, Any]]:
     """Return the runs the store has seen, oldest first."""
     return history.runs(Store(store).root)
+
+
+def ready(
+    recipe: RecipeLike, *, output: Path | None = None, store: Path | None = None, offline: bool = False
+) -> Path:
+    """Check and plan a recipe as ``run`` would, and return its output folder.
+
+    Raises:
+        PicualError: What would stop the run.
+    """
+    a_plan = plan(recipe, store=store, offline=offline)
+    folder = output_of(a_plan.recipe, output)
+    _stop_at(planning.obstacles(a_plan, open_store(a_plan.recipe, store), folder))
+    return folder
+
+
+def standing(output: Path | str) -> driver.Standing:
+    """Return how the run in an output folder stands, whoever drives it."""
+    return driver.standing(Path(output))
+
+
+def cancel(output: Path | str) -> bool:
+    """Ask the driver of the run in an output folder to stop; say whether there was one."""
+    return driver.stop(Path(output))
+
+
+def logs(output: Path | str, step: str | None = None) -> list[Path]:
+    """Return the logs of the run in an output folder: of its steps, or of one, and of its detached driver."""
+    folder = Path(output) / "run"
+    found = sorted((folder / "logs").glob("*.txt"))
+    if step is not None:
+        return [file for file in found if file.stem == step or file.stem.endswith(f"-{step}")]
+    return [*found, *(file for file in [driver_log(output)] if file.exists())]
+
+
+def driver_log(output: Path | str) -> Path:
+    """Return where a detached driver says what it has to say."""
+    return Path(output) / "run" / driver.LOG
 
 
 def open_store(recipe: Recipe, store: Path | None = None) -> Store:
@@ -377,6 +420,16 @@ def extract_adapters(
     from picual.passes.export.adapter_conversion import extract
 
     return extract(open_folder(Path(model)), Path(folder), form=form)
+
+
+def _told(listeners: Sequence[Listener]) -> Callable[..., None]:
+    """Return what tells the listeners of an event before the run has a place to record it."""
+
+    def tell(name: str, **values: Any) -> None:
+        for listener in listeners:
+            listener({"time": round(time.time(), 3), "event": name, **values})
+
+    return tell
 
 
 def _stop_at(obstacles: Sequence[PicualError]) -> None:

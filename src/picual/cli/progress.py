@@ -125,6 +125,12 @@ def _milestone(event: Mapping[str, Any], say: Say) -> None:
             say(f"trial {event['number']} of {event['of']}" + (f": {settings}" if settings else ""))
         case "trial":
             say(f"      {_ending(event)}")
+        case "submitted":
+            say(f"      {event['step']}: job {event['job']} on {event['host']}")
+        case "remote":
+            say(f"      {event['step']}: {event['status']}")
+        case "environment" if event["status"] == "start":
+            say(f"      making the environment of {event['requirements']}")
         case "warning":
             say(f"warning: {event['path']}: {event['text']}")
         case "metric":

@@ -26,6 +26,7 @@ import platformdirs
 
 from picual import _atomic, _lazy, fingerprint, hardware
 from picual.errors import EnvironmentFault, Interrupted, PicualError, from_wire
+from picual.executors import hub_token
 from picual.executors.checkpoints import Checkpoints
 from picual.executors.job import Job, Result
 from picual.executors.parcel import unpack
@@ -33,7 +34,7 @@ from picual.executors.process import ProcessExecutor
 from picual.executors.share import FolderShare
 from picual.executors.worker import end_with_parent
 
-MIRROR_SECONDS = 5.0
+MIRROR_SECONDS = 1.0
 MEMORY_RESERVE = 0.05  # share of the node's memory that is left to its system
 
 
@@ -47,11 +48,15 @@ def run(share: FolderShare, name: str, cache: Path, executor: ProcessExecutor) -
         result = Result(error=error.to_wire())
         folder = None
     files = {} if folder is None or result.error is not None else _given_back(share, folder, cache)
-    share.write(f"jobs/{name}/result.json", json.dumps({"files": files, "result": asdict(result)}, indent=1))
+    _end(share, name, result, files)
     if folder is not None and result.error is None:
         _atomic.remove(folder)
         share.remove(f"jobs/{name}/scratch")
     return result
+
+
+def _end(share: FolderShare, name: str, result: Result, files: dict[str, dict[str, Any]]) -> None:
+    share.write(f"jobs/{name}/result.json", json.dumps({"files": files, "result": asdict(result)}, indent=1))
 
 
 def _fit(folder: Path) -> None:
@@ -145,6 +150,14 @@ def default_cache() -> Path:
 
 def main() -> int:
     """Run one job of a share, or serve."""
+    try:
+        return _main()
+    except PicualError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+
+
+def _main() -> int:
     asked = argparse.ArgumentParser(description="Run jobs of a share.")
     asked.add_argument("share", type=Path)
     asked.add_argument("name", nargs="?")
@@ -152,13 +165,23 @@ def main() -> int:
     given = asked.parse_args()
     threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
     share, cache = FolderShare(given.share), given.cache or default_cache()
-    with contextlib.closing(ProcessExecutor()) as executor:
+    with contextlib.closing(_executor(share, given.name)) as executor:
         if given.name is not None:
             return exit_code(run(share, given.name, cache, executor))
         for line in sys.stdin:
             sys.stdout.write(f"{exit_code(run(share, line.strip(), cache, executor))}\n")
             sys.stdout.flush()
     return 0
+
+
+def _executor(share: FolderShare, name: str | None) -> ProcessExecutor:
+    """Return what runs the jobs; a hub token that cannot be had is the result of the job that was to get it."""
+    try:
+        return ProcessExecutor(variables=hub_token.from_vault())
+    except PicualError as error:
+        if name is not None:
+            _end(share, name, Result(error=error.to_wire()), {})
+        raise
 
 
 def exit_code(result: Result) -> int:

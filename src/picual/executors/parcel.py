@@ -30,6 +30,8 @@ PAUSE = 1.0  # seconds before a blob is asked for again
 def send(share: Share, folder: Path, files: Callable[[Path], Files]) -> str:
     """Put a job and all it reads into the share; return its name there.
 
+    The result of this very job stays, if it ended well: the driver that asked for it was gone before it came.
+
     Args:
         share: Where to.
         folder: Of the job, with ``job.json``.
@@ -49,10 +51,12 @@ def send(share: Share, folder: Path, files: Callable[[Path], Files]) -> str:
     numbers = {root: f"{SCHEME}{number}" for number, root in enumerate(job.reads)}
     wire["payload"], wire["reads"] = _with_roots(wire["payload"], numbers), []
     inputs = [{"file": root.is_file(), "files": dict(inside)} for root, inside in zip(roots, read, strict=True)]
-    parcel = {"version": 1, "picual": __version__, "job": wire, "inputs": inputs}
+    text = json.dumps({"version": 1, "picual": __version__, "job": wire, "inputs": inputs}, indent=1)
     name = folder.name
-    share.remove(f"jobs/{name}/result.json")  # of an earlier attempt
-    share.write(f"jobs/{name}/parcel.json", json.dumps(parcel, indent=1))
+    ended = result_of(share, name)
+    if ended is not None and (ended.error is not None or share.read(f"jobs/{name}/parcel.json") != text):
+        share.remove(f"jobs/{name}/result.json")  # of an earlier attempt
+    share.write(f"jobs/{name}/parcel.json", text)
     return name
 
 

@@ -19,6 +19,7 @@ from picual.recipe.check_adapters import adapter_problems
 from picual.recipe.check_data import data_problems, template_problem
 from picual.recipe.check_model import input_kind, model_problems
 from picual.recipe.check_search import search_problems, single_recipes
+from picual.recipe.check_secrets import secret_problems
 from picual.recipe.fields import FieldProblem, coerce
 from picual.recipe.hosting import problems_of
 from picual.recipe.order import misfits
@@ -35,6 +36,7 @@ def check(recipe: Recipe) -> list[Problem]:
     problems = list(recipe.problems)
     problems += model_problems(recipe)
     problems += _target_problems(recipe)
+    problems += secret_problems(recipe)
     problems += _host_problems(recipe)
     wrong_data = data_problems(recipe, only=_data_in_use(recipe) if recipe.dialect == "olive" else None)
     problems += wrong_data

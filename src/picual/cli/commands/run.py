@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,12 +16,30 @@ from picual.cli import options, progress, render
 @click.command()
 @options.recipe_options
 @click.option("--fresh/--resume", help="Do every step again, or continue (the default).")
-def run(fresh: bool, **given: Any) -> None:
+@click.option("--detach", is_flag=True, help="Check and plan, then go on without this terminal.")
+def run(fresh: bool, detach: bool, **given: Any) -> None:
     """Run RECIPE to a verified model in its output folder."""
     recipe = api.load(options.recipe_of(given), **options.changes_of(given))
     render.show_notes(recipe.notes)
+    if detach:
+        _detached(api.ready(recipe, output=given["output"], store=given["store"], offline=given["offline"]))
+        return
     outcome = api.run(
         recipe, output=given["output"], store=given["store"], offline=given["offline"], fresh=fresh,
         listeners=progress.listeners(),
     )  # fmt: skip
     render.show_outcome(outcome.report, worked=outcome.result.worked, as_json=given["as_json"])
+
+
+def _detached(output: Path) -> None:
+    """Start the same command again, without ``--detach``, in a session of its own."""
+    log = api.driver_log(output)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    words = [word for word in sys.argv[1:] if word != "--detach"]
+    with log.open("ab") as said:
+        subprocess.Popen(
+            [sys.executable, "-m", "picual.cli.main", *words],
+            stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
+        )  # fmt: skip
+    click.echo(f"running without this terminal; `picual runs status {output}` says how it stands", err=True)
+    click.echo(str(output))

@@ -1,23 +1,87 @@
-"""``picual runs``: what was run."""
+"""``picual runs``: what was run and what is running, and what a driver that went away left to do."""
 
 from __future__ import annotations
 
+import dataclasses
+import subprocess
 from pathlib import Path
 
 import click
 
 from picual import api
 from picual.cli import options, render
+from picual.errors import BadValue
+
+_OUTPUT = click.argument("output", type=click.Path(path_type=Path))
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @options.store_option
 @options.json_option
-def runs(store: Path | None, as_json: bool) -> None:
-    """List the runs the store has seen, oldest first."""
+@click.pass_context
+def runs(context: click.Context, store: Path | None, as_json: bool) -> None:
+    """List the runs the store has seen, oldest first; or ask after one by its output folder."""
+    if context.invoked_subcommand is not None:
+        return
     found = api.runs(store)
     if as_json:
         render.show_json(found)
         return
     for seen in found:
         click.echo(f"{seen['verdict']:12} {seen['seconds']:8.1f} s  {seen['recipe'] or '-'}  {seen['output']}")
+
+
+@runs.command()
+@_OUTPUT
+@options.json_option
+def status(output: Path, as_json: bool) -> None:
+    """Say how the run in OUTPUT stands."""
+    found = api.standing(output)
+    if as_json:
+        render.show_json(dataclasses.asdict(found))
+        return
+    where = f"step {found.number} of {found.of} `{found.step}`" if found.step else "at its beginning"
+    words = {
+        "running": f"running: {where}", "ended": f"ended: {found.verdict}",
+        "died": f"its driver is gone, {where} was under way",
+    }  # fmt: skip
+    click.echo(words[found.state])
+    if found.progress and found.state == "running":
+        click.echo(f"  {found.progress}")
+    if found.trials:
+        click.echo(f"  {found.trials} trials done")
+    for step, job in found.remote.items():
+        click.echo(f"  job {job} of `{step}` was submitted and is not known to have ended")
+    if found.state == "died":
+        click.echo(f"  picual runs fetch {output}    goes on with it")
+
+
+@runs.command()
+@_OUTPUT
+@click.option("--step", help="Of this step alone.")
+def logs(output: Path, step: str | None) -> None:
+    """Print what the steps of the run in OUTPUT, and its driver if it is detached, have said."""
+    for file in api.logs(output, step):
+        click.echo(f"== {file.name}")
+        click.echo(file.read_text(encoding="utf-8", errors="replace").rstrip())
+
+
+@runs.command()
+@_OUTPUT
+def cancel(output: Path) -> None:
+    """Stop the run in OUTPUT, and its job elsewhere; the same recipe continues it."""
+    if not api.cancel(output):
+        raise BadValue(f"nothing drives the run in `{output}`", hint=f"picual runs status {output}")
+    click.echo("stopping", err=True)
+
+
+@runs.command()
+@_OUTPUT
+def fetch(output: Path) -> None:
+    """Go on with the run in OUTPUT whose driver went away: bring home what its jobs have made, and do the rest."""
+    found = api.standing(output)
+    if found.state != "died" or not found.command:
+        hint = f"picual runs status {output}"
+        raise BadValue(f"there is nothing to fetch: the run in `{output}` is {found.state}", hint=hint)
+    command = [word for word in found.command if word != "--detach"]
+    click.get_current_context().exit(subprocess.run(command, cwd=found.folder, check=False).returncode)

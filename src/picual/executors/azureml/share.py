@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from picual.errors import EnvironmentFault
-from picual.executors.share import PIECE
+from picual.sources.azure_client import PIECE, Access
+from picual.sources.azure_errors import explained
 
 PARTS = 4  # blocks under way at a time
+T = TypeVar("T")
 
 
 class BlobShare:
     """Blobs by digest and small files, in a folder of a container.
 
     Args:
-        container: A client of the container (``azure.storage.blob.ContainerClient``).
+        open_container: Makes a client of the container; again, when its signature has run out.
         folder: In it, without slashes at its ends.
+        access: With the patience for each call.
+        uri: Of the folder, for messages.
     """
 
-    def __init__(self, container: Any, folder: str) -> None:
-        self._container, self._folder = container, folder
+    def __init__(self, open_container: Callable[[], Any], folder: str, access: Access, uri: str) -> None:
+        self._open, self._folder, self._access, self._uri = open_container, folder, access, uri
+        self._container = self._ask(open_container)
         self._known = set[str]()  # digests that are there
 
     def lacking(self, digests: Iterable[str]) -> set[str]:
@@ -31,11 +36,15 @@ class BlobShare:
         return {digest for digest in digests if not self._has(digest)}
 
     def put(self, file: Path, digest: str) -> None:
-        """Send a file's content, in blocks that are tried again one by one."""
-        with file.open("rb") as content:
-            self._blob(_place(digest)).upload_blob(
-                content, length=file.stat().st_size, overwrite=True, max_concurrency=PARTS
-            )
+        """Send a file's content, in blocks."""
+
+        def send() -> None:
+            with file.open("rb") as content:
+                self._blob(_place(digest)).upload_blob(
+                    content, length=file.stat().st_size, overwrite=True, max_concurrency=PARTS
+                )
+
+        self._ask(send)
         self._known.add(digest)
 
     def get(self, digest: str, size: int, place: Path) -> None:
@@ -43,11 +52,9 @@ class BlobShare:
         part = place.with_name(f"{place.name}.part")
         part.parent.mkdir(parents=True, exist_ok=True)
         here = part.stat().st_size if part.exists() else 0
-        blob = self._blob(_place(digest))
         with part.open("ab") as file:
             while here < size:
-                wanted = min(PIECE, size - here)
-                piece = self._piece(blob, here, wanted, digest)
+                piece = self._ask(functools.partial(self._piece, digest, here, min(PIECE, size - here)))
                 file.write(piece)
                 here += len(piece)
         with part.open("rb") as file:
@@ -55,66 +62,68 @@ class BlobShare:
         if found != digest:
             part.unlink()
             raise EnvironmentFault(
-                f"blob {digest[:12]} came back as something else", where=self._folder,
+                f"blob {digest[:12]} came back as something else", where=self._uri,
                 hint="run the same command again: it is fetched anew",
             )  # fmt: skip
         part.replace(place)
 
-    @staticmethod
-    def _piece(blob: Any, start: int, length: int, digest: str) -> bytes:
-        from azure.core.exceptions import AzureError
-
-        try:
-            piece: bytes = blob.download_blob(offset=start, length=length).readall()
-        except AzureError as error:
-            raise EnvironmentFault(
-                f"blob {digest[:12]} was cut at {start / 1e6:.0f} MB: {type(error).__name__}",
-                hint="run the same command again: it goes on from there",
-            ) from error
-        return piece
-
     def write(self, name: str, text: str) -> None:
         """Write a small file in one step."""
-        self._blob(name).upload_blob(text.encode(), overwrite=True)
+        self._ask(lambda: self._blob(name).upload_blob(text.encode(), overwrite=True))
 
     def read(self, name: str) -> str | None:
         """Return a small file's text."""
         from azure.core.exceptions import ResourceNotFoundError
 
-        try:
-            content: bytes = self._blob(name).download_blob().readall()
-        except ResourceNotFoundError:
-            return None
-        return content.decode("utf-8", errors="replace")
+        def read() -> bytes | None:
+            try:
+                return bytes(self._blob(name).download_blob().readall())
+            except ResourceNotFoundError:
+                return None
+
+        content = self._ask(read)
+        return None if content is None else content.decode("utf-8", errors="replace")
 
     def remove(self, name: str) -> None:
         """Remove a file, or all below a folder."""
+        start = f"{self._folder}/{name}"
+        found = self._ask(lambda: [one.name for one in self._container.list_blobs(name_starts_with=start)])
+        for one in found:
+            if one == start or one.startswith(f"{start}/"):
+                self._ask(functools.partial(self._delete, one))
+
+    def _delete(self, name: str) -> None:
         from azure.core.exceptions import ResourceNotFoundError
 
-        names = [one.name for one in self._container.list_blobs(name_starts_with=f"{self._folder}/{name}")]
-        for one in names:
-            try:
-                self._container.get_blob_client(one).delete_blob()
-            except ResourceNotFoundError:
-                continue
+        try:
+            self._container.get_blob_client(name).delete_blob()
+        except ResourceNotFoundError:
+            return
+
+    def _piece(self, digest: str, start: int, length: int) -> bytes:
+        return bytes(self._blob(_place(digest)).download_blob(offset=start, length=length).readall())
 
     def _has(self, digest: str) -> bool:
-        if digest not in self._known and self._blob(_place(digest)).exists():
+        if digest not in self._known and self._ask(lambda: self._blob(_place(digest)).exists()):
             self._known.add(digest)
         return digest in self._known
 
     def _blob(self, name: str) -> Any:
         return self._container.get_blob_client(f"{self._folder}/{name}")
 
+    def _ask(self, call: Callable[[], T]) -> T:
+        """Do a call, again if it may pass, and once more with a fresh signature if this one is refused."""
+        from azure.core.exceptions import HttpResponseError
+
+        with explained(self._uri, self._access.patience):
+            try:
+                return self._access.patience.ask(call)
+            except HttpResponseError as error:
+                if error.status_code not in {401, 403}:
+                    raise
+                self._container = self._open()
+                return self._access.patience.ask(call)
+
 
 def _place(digest: str) -> str:
     return f"blobs/{digest[:2]}/{digest}"
-
-
-def error_of(text: str) -> str:
-    """Return what a service's JSON answer says went wrong, on one line."""
-    try:
-        told = json.loads(text)["error"]
-        return " ".join(f"{told.get('code', '')}: {told.get('message', '')}".split())
-    except (ValueError, KeyError, TypeError):
-        return " ".join(text.split())[:200]

@@ -84,6 +84,8 @@ class RayExecutor:
         job = Job.read(folder)
         options = self._cluster.options(Need(job.threads, job.memory, self._host.gpus, job.alone))
         name = parcel.send(self._share, folder, self._around.files)
+        if parcel.result_of(self._share, name) is not None:
+            return self._brought(folder)
         code = own_code(self._share.root)
         ray = _lazy.need("ray", extra="ray", by="host type ray")
         task = ray.remote(on_node.work).options(max_retries=RETRIES, **options)
@@ -103,9 +105,12 @@ class RayExecutor:
                 where=str(self._share.root / "nodes.txt"),
                 hint="run the same command again: it continues from the last checkpoint",
             )
-        result = parcel.fetch(self._share, name, folder)
+        return self._brought(folder)
+
+    def _brought(self, folder: Path) -> Result:
+        result = parcel.fetch(self._share, folder.name, folder)
         if result.error is None:
-            parcel.forget(self._share, name)
+            parcel.forget(self._share, folder.name)
         return result
 
     def close(self) -> None:
