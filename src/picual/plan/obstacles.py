@@ -15,6 +15,7 @@ from picual.models import Model
 from picual.passes.base import Pass
 from picual.plan.values import Plan, PlannedStep
 from picual.recipe.schema import Recipe
+from picual.sources.azure_client import BY, EXTRA, PACKAGES
 from picual.store.local import Store
 
 MEMORY_RESERVE = 0.05  # share of this machine's memory that is left to the system
@@ -33,6 +34,7 @@ def obstacles(plan: Plan, store: Store, output: Path) -> list[PicualError]:
         found.append(_lazy.missing("optuna", extra="search", by="search"))
     if recipe.tracking is not None and not _lazy.is_installed("mlflow"):
         found.append(_lazy.missing("mlflow", extra="mlflow", by="tracking"))
+    found += _data(recipe)
     found += _hosts(recipe)
     try:
         recipe.target.require_here()
@@ -43,6 +45,13 @@ def obstacles(plan: Plan, store: Store, output: Path) -> list[PicualError]:
     if plan.model is None:
         found += plan.source.obstacles()
     return [*found, *_output(output), *_fit(plan, pending, store, output)]
+
+
+def _data(recipe: Recipe) -> list[PicualError]:
+    """Name the package that data kept elsewhere needs."""
+    remote = any(config.remote() for config in recipe.data.values())
+    absent = [name for name in PACKAGES if remote and not _lazy.is_installed(name)]
+    return [_lazy.missing(name, extra=EXTRA, by=BY) for name in absent[:1]]
 
 
 def _hosts(recipe: Recipe) -> list[PicualError]:
