@@ -35,6 +35,8 @@ from picual.recipe.optimizing import note_of, recipe_for
 from picual.recipe.schema import Recipe
 from picual.recipe.wish import Wish
 from picual.report.tracking import track
+from picual.sources.azure_client import Access
+from picual.sources.azure_data import bring
 from picual.space import fields_of
 from picual.store.local import Store
 
@@ -116,6 +118,7 @@ def run(
     loaded = load(recipe, **changes)
     checking.require(loaded)
     the_store = open_store(loaded, store)
+    loaded = _with_data_here(loaded, the_store, offline=offline)
     folder = output_of(loaded, output)
     a_plan = planning.make_plan(loaded, the_store, offline=offline)
     _stop_at(planning.obstacles(a_plan, the_store, folder))
@@ -177,8 +180,26 @@ def evaluate(
     loaded = loading.load(mapping, overrides=Overrides(trust=trust))
     checking.require(loaded)
     the_store = open_store(loaded, store)
+    loaded = _with_data_here(loaded, the_store, offline=offline)
     a_plan = planning.make_plan(loaded, the_store, offline=offline, hash_source=True)
     return Engine(the_store, ProcessExecutor, listeners, offline).measure(a_plan)
+
+
+def _with_data_here(recipe: Recipe, store: Store, *, offline: bool) -> Recipe:
+    """Return the recipe with the data that is kept elsewhere fetched into the store, and checked with its rows."""
+    if not any(config.remote() for config in recipe.data.values()):
+        return recipe
+    access = Access(folder=Path(recipe.folder))
+    brought = replace(recipe, data={
+        name: replace(config, files=tuple(
+            str(path)
+            for file in config.files
+            for path in (bring(file, store.root, access, offline=offline) if file in config.remote() else [file])
+        ))
+        for name, config in recipe.data.items()
+    })  # fmt: skip
+    checking.require(brought)
+    return brought
 
 
 def _with_data(name: str, fields: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:

@@ -62,7 +62,6 @@ def test_an_output_folder_under_a_file_is_named(recipe: dict[str, Any], tmp_path
 
 
 @pytest.mark.parametrize(("model", "what"), [
-    ("azureml://registries/azureml/models/x/versions/1", "cannot be fetched from this version"),
     ("broken.gguf", "is not a GGUF file"),
 ])  # fmt: skip
 def test_a_model_that_cannot_be_had_is_known_beforehand(

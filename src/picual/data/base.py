@@ -76,6 +76,10 @@ class DataConfig:
         values["files"] = tuple(values.get("files", ()))
         return cls(**values)
 
+    def remote(self) -> tuple[str, ...]:
+        """Return the files that are addresses: what a run fetches before it reads any row."""
+        return tuple(file for file in self.files if "://" in file or file.startswith("azureml:"))
+
     def paths(self) -> tuple[Path, ...]:
         """Return the files as paths."""
         return tuple(Path(file) for file in self.files)

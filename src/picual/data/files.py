@@ -44,8 +44,8 @@ def rows(config: DataConfig) -> list[Row]:
 
 
 def first_rows(config: DataConfig, n: int) -> list[Row]:
-    """Return the first rows of a data set of files; of a hub data set, which would have to be fetched, none."""
-    if not config.files:
+    """Return the first rows of a data set of files; of what would have to be fetched, none."""
+    if not config.files or config.remote():
         return []
     most = n if config.max_samples is None else min(n, config.max_samples)
     return list(itertools.islice(_all_rows(config), most))
@@ -65,7 +65,9 @@ class RowCount(int):
 
 def are_small(config: DataConfig) -> bool:
     """Say whether the files of a data set are here and few enough bytes to be read while a plan is made."""
-    return bool(config.files) and sum(path.stat().st_size for path in config.paths()) <= SMALL
+    return (
+        bool(config.files) and not config.remote() and sum(path.stat().st_size for path in config.paths()) <= SMALL
+    )
 
 
 def count_rows(config: DataConfig) -> RowCount:
@@ -88,7 +90,7 @@ def count_rows(config: DataConfig) -> RowCount:
 def check_columns(config: DataConfig) -> list[ColumnProblem]:
     """Return what is wrong with a data set of files: unreadable ones, and columns that rows lack.
 
-    Looks at every row of small files and at the first of large ones. A hub data set is not fetched.
+    Looks at every row of small files and at the first of large ones. Nothing is fetched.
     """
     try:
         wanted = _wanted(config)
@@ -137,7 +139,7 @@ def _all_rows(config: DataConfig) -> Iterator[Row]:
     if not config.files:
         raise BadValue("the data set says neither `files` nor `name`", hint="files: rows.jsonl")
     for file in config.files:
-        if "://" in file:
+        if file in config.remote():
             raise BadValue(
                 f"`{file}` is not a file on this machine", hint="fetch it and give its path under `files:`"
             )

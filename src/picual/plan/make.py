@@ -23,7 +23,7 @@ from picual.recipe import searching
 from picual.recipe.fields import coerce
 from picual.recipe.schema import MetricSpec, Recipe
 from picual.search.parameters import Candidate
-from picual.sources.base import Source
+from picual.sources.base import Source, needs_network
 from picual.sources.digests import DigestMemory
 from picual.sources.resolve import resolve
 from picual.space import fields_of, values_of
@@ -82,6 +82,8 @@ def variant(plan: Plan, candidate: Candidate, store: Store, memory: DigestMemory
 def source_ingredients(source: Source, memory: DigestMemory, *, hash_now: bool) -> Mapping[str, Any] | None:
     """Return what identifies the input model, or None when its files would have to be hashed first."""
     if source.fetches:
+        if not hash_now and needs_network(source):
+            return None
         return {"format": FORMAT, "source": dict(source.key_parts())}
     fetched = source.locate()
     if fetched is None:
@@ -133,10 +135,16 @@ def _steps(
         a_pass = pass_registry.build(spec.type, values)
         used = data_used(a_pass, recipe.data)
         site = sites[spec.host or recipe.host]
-        ingredients = None if key is None else _ingredients(a_pass, key, used, recipe, site, memory)
+        elsewhere = key is None or any(config.remote() for config in used.values())
+        ingredients = None if elsewhere else _ingredients(a_pass, key or "", used, recipe, site, memory)
         key = None if ingredients is None else fingerprint.digest(ingredients)
         cached = key is not None and store.find(key) is not None
-        why = "" if cached or not explain else _why(store, ingredients, f"pass {a_pass.name}", previous_runs)
+        if ingredients is None:
+            why = _unknown(used, profile)
+        elif cached or not explain:
+            why = ""
+        else:
+            why = _why(store, ingredients, f"pass {a_pass.name}", previous_runs)
         forecast = None if profile is None else a_pass.forecast(profile, recipe.target, machine, rows)
         profile = None if profile is None else a_pass.profile_after(profile)
         planned.append(
@@ -149,9 +157,14 @@ def _steps(
     return tuple(planned)
 
 
-def _why(store: Store, ingredients: Mapping[str, Any] | None, label: str, previous_runs: str) -> str:
-    if ingredients is None:
-        return "input hashed at run"
+def _unknown(data: Mapping[str, DataConfig], profile: Profile | None) -> str:
+    """Say why a step has no key yet."""
+    if any(config.remote() for config in data.values()):
+        return "data fetched at run"
+    return "input fetched at run" if profile is None else "input hashed at run"
+
+
+def _why(store: Store, ingredients: Mapping[str, Any], label: str, previous_runs: str) -> str:
     reason = store.why_not(ingredients, label)
     only_input = reason.startswith("input ") and ";" not in reason
     return previous_runs if previous_runs and (only_input or reason == "first time") else reason

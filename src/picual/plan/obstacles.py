@@ -16,6 +16,8 @@ from picual.models import Model
 from picual.passes.base import Pass
 from picual.plan.sites import Site
 from picual.plan.values import Plan, PlannedStep
+from picual.recipe.schema import Recipe
+from picual.sources.azure_client import BY, EXTRA, PACKAGES
 from picual.store.local import Store
 
 MEMORY_RESERVE = 0.05  # share of this machine's memory that is left to the system
@@ -35,6 +37,7 @@ def obstacles(plan: Plan, store: Store, output: Path) -> list[PicualError]:
         found.append(_lazy.missing("optuna", extra="search", by="search"))
     if recipe.tracking is not None and not _lazy.is_installed("mlflow"):
         found.append(_lazy.missing("mlflow", extra="mlflow", by="tracking"))
+    found += _data(recipe)
     for site in plan.sites.values():
         place = str(recipe.hosts[site.name].place)
         found += [error.located(place) for error in site.host.obstacles(site.state)]
@@ -53,6 +56,13 @@ def obstacles(plan: Plan, store: Store, output: Path) -> list[PicualError]:
 def _absent(module: str, needed: Pass[Any, Any] | Metric, site: Site) -> PicualError:
     error = _lazy.missing(module, extra=needed.extra, by=needed.name)
     return error if isinstance(site.host, Local) else error.located(f"host {site.name}")
+
+
+def _data(recipe: Recipe) -> list[PicualError]:
+    """Name the package that data kept elsewhere needs."""
+    remote = any(config.remote() for config in recipe.data.values())
+    absent = [name for name in PACKAGES if remote and not _lazy.is_installed(name)]
+    return [_lazy.missing(name, extra=EXTRA, by=BY) for name in absent[:1]]
 
 
 def _output(output: Path) -> list[PicualError]:

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from picual.data.base import BadTemplate, DataConfig, template_columns
 from picual.data.files import check_columns
-from picual.errors import Problem, nearest
+from picual.errors import BadValue, Problem, nearest
 from picual.recipe.paths import named, near_files
 from picual.recipe.placeholders import placeholder_in
 from picual.recipe.schema import Place, Recipe
 from picual.recipe.spots import spot
+from picual.sources.azure_address import parse
 
 _AT_LEAST_ONE = ("max_length", "prompt_max_length", "stride", "max_samples")
 _TEMPLATES = ("template", "prompt", "response")
@@ -82,8 +83,18 @@ def _files(config: DataConfig, folder: Path) -> Iterator[Finding]:
     if config.name is not None and (left := placeholder_in(config.name)):
         yield "name", f"`name` still holds the placeholder `{left}`", f"replace `{left}`"
     for file in config.files:
-        if "://" not in file:
+        if file in config.remote():
+            yield from _address(file)
+        else:
             yield from _file(Path(file), folder)
+
+
+def _address(file: str) -> Iterator[Finding]:
+    """Look at the form of an address; what is there is known when a run fetches it."""
+    try:
+        parse(file)
+    except BadValue as error:
+        yield "files", error.what, error.hint
 
 
 def _file(path: Path, folder: Path) -> Iterator[Finding]:

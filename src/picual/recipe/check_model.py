@@ -13,6 +13,7 @@ from picual.recipe.paths import near_files
 from picual.recipe.placeholders import placeholder_in
 from picual.recipe.schema import Place, Recipe
 from picual.recipe.spots import spot
+from picual.sources.azure_address import is_address
 from picual.sources.resolve import resolve
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
@@ -73,6 +74,8 @@ def _unresolved(recipe: Recipe) -> Iterator[Finding]:
 
 def _is_local(recipe: Recipe, uri: str) -> bool:
     """Say whether an address is a path on this machine and not a hub id (`owner/name`) or a known name."""
+    if is_address(uri):
+        return False
     return uri.endswith(".gguf") or not _HUB_ID.fullmatch(uri) or _path(recipe, uri).exists()
 
 

@@ -17,6 +17,7 @@ from picual.recipe.document import Document
 from picual.recipe.fields import coerce, complaint, fit, is_search, near_choice, shown
 from picual.recipe.schema import HostSpec, MetricSpec, ModelSource, Place, Recipe, StepSpec
 from picual.recipe.spots import spot
+from picual.sources.azure_address import is_address
 
 VERSION = 1
 KEYS = (
@@ -172,7 +173,7 @@ class _Reader:
         return sets
 
     def file(self, name: str) -> str:
-        return name if "://" in name else str(self.folder / Path(name).expanduser())
+        return name if "://" in name or is_address(name) else str(self.folder / Path(name).expanduser())
 
     def entries(self, section: str) -> list[dict[str, Any]]:
         return [self.entry(section, name, given) for name, given in self.mapping(section).items()]

@@ -11,7 +11,7 @@ from picual import fingerprint
 from picual.errors import PicualError, UnreadableModel
 from picual.models import HfAdapter, HfCheckpoint, Model
 from picual.sources import files
-from picual.sources.base import Fetched, Source
+from picual.sources.base import Fetched, Source, needs_network
 from picual.sources.digests import DigestMemory
 from picual.sources.hub import HubSource
 
@@ -28,6 +28,11 @@ class AdaptedSource:
     def fetches(self) -> bool:
         """Say whether either of the two has to be brought."""
         return self.base.fetches or self._adapter_folder() is None
+
+    @property
+    def key_needs_network(self) -> bool:
+        """Say whether the base's key has to be asked for."""
+        return needs_network(self.base)
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -20,6 +20,11 @@ class Fetched:
     notes: tuple[str, ...] = ()
 
 
+def needs_network(source: Source) -> bool:
+    """Say whether the source's ``key_parts`` would have to ask another machine, which only a run does."""
+    return bool(getattr(source, "key_needs_network", False))
+
+
 class Source(Protocol):
     """One way to get a model."""
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from picual.errors import BadValue, UnknownName, nearest
 from picual.sources.adapted import AdaptedSource
+from picual.sources.azure_address import is_address, parse
+from picual.sources.azure_client import Access
 from picual.sources.azureml import AzureMlSource
 from picual.sources.base import Source
 from picual.sources.digests import DigestMemory
@@ -39,13 +41,14 @@ def resolve(
     """Return the source that ``uri`` names.
 
     Args:
-        uri: A folder or file, a hub id (``owner/name``), a model of ``wheel.KNOWN``, or ``azureml://...``. What
-            exists on this machine is never taken for a hub id.
+        uri: A folder or file, a hub id (``owner/name``), a model of ``wheel.KNOWN``, or an address in Azure
+            (see ``azure_address``). What exists on this machine is never taken for a hub id.
         revision: Of a hub id.
         format: ``hf``, ``gguf`` or ``mlflow`` where the files do not say it themselves.
         adapter: Folder or hub id of a LoRA adapter to put on top.
         trust_remote_code: Whether the model may bring its own code.
-        options: What else the recipe says of the model: ``layout`` of a known model.
+        options: What else the recipe says of the model: ``layout`` of a known model; for Azure
+            ``aml_config_path``, ``max_operation_retries`` and ``operation_retry_interval``.
         folder: That relative paths are relative to: the recipe's.
         offline: Forbid every network call.
         trust: Whether pickles may be loaded.
@@ -60,7 +63,7 @@ def resolve(
     hub = {"trust_remote_code": trust_remote_code, "offline": offline}
     source = _local(folder / Path(uri).expanduser(), uri, format, trust_remote_code, trust, memory)
     if source is None:
-        source = _remote(uri, revision or "main", options, folder, **hub)
+        source = _remote(uri, revision or "main", options, folder, trust=trust, **hub)
     _without_effect(source, uri, revision, options)
     if adapter is None:
         return source
@@ -81,7 +84,7 @@ def _local(
     path: Path, uri: str, format: str, trust_remote_code: bool, trust: bool, digests: DigestMemory
 ) -> Source | None:
     """Return the source of files on this machine, or None if nothing is there."""
-    if "://" in uri or not path.exists():
+    if "://" in uri or is_address(uri) or not path.exists():
         return None
     if path.is_file():
         if format == "gguf" or (format == "auto" and path.suffix.lower() == ".gguf"):
@@ -112,10 +115,15 @@ def _only_gguf(folder: Path) -> Path:
 
 
 def _remote(
-    uri: str, revision: str, options: Mapping[str, Any], folder: Path, *, trust_remote_code: bool, offline: bool
-) -> Source:
-    if uri.startswith("azureml:"):
-        return AzureMlSource(uri=uri, options=options)
+    uri: str, revision: str, options: Mapping[str, Any], folder: Path, *, trust: bool, trust_remote_code: bool,
+    offline: bool,
+) -> Source:  # fmt: skip
+    if is_address(uri):
+        parse(uri)
+        return AzureMlSource(
+            uri=uri, access=Access.of(options, folder), trust=trust, trust_remote_code=trust_remote_code,
+            offline=offline,
+        )  # fmt: skip
     if uri in KNOWN:
         return WheelSource(name=uri, layout=_layout(options), offline=offline)
     if "://" in uri or uri.startswith((".", "/", "~")) or not HUB_ID.fullmatch(uri):

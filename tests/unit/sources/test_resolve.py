@@ -84,7 +84,7 @@ def test_an_address_that_means_nothing_is_a_mistake_of_the_recipe(
     assert hint in caught.value.hint
 
 
-def test_a_model_on_azure_is_planned_and_says_at_the_fetch_what_to_do(
+def test_a_model_on_azure_is_planned_without_the_network_and_not_fetched_offline(
     here: Path, fetch: Callable[..., Any]
 ) -> None:
     uri = "azureml://registries/r/models/m/versions/7"
@@ -93,7 +93,7 @@ def test_a_model_on_azure_is_planned_and_says_at_the_fetch_what_to_do(
     assert source.locate() is None
     assert source.key_parts()["azureml"] == uri
     with pytest.raises(EnvironmentFault) as caught:
-        fetch(uri)
+        fetch(uri, offline=True)
     assert "`--model PATH`" in caught.value.hint
 
 

@@ -18,7 +18,7 @@ from picual import _atomic
 from picual.errors import DeviceUnavailable, EnvironmentFault, Interrupted, JobLost, PicualError, nearest
 from picual.executors import parcel
 from picual.executors.azureml import jobs
-from picual.executors.azureml.host import AzureMl
+from picual.executors.azureml.settings import AzureMlSettings
 from picual.executors.azureml.share import BlobShare
 from picual.executors.base import OnEvent
 from picual.executors.host import Surroundings
@@ -37,7 +37,7 @@ T = TypeVar("T")
 class AzureMlExecutor:
     """One job at a time on one compute."""
 
-    def __init__(self, host: AzureMl, around: Surroundings) -> None:
+    def __init__(self, host: AzureMlSettings, around: Surroundings) -> None:
         self._host, self._around = host, around
         patience = Patience(host.max_operation_retries, host.operation_retry_interval)
         self._access = Access(folder=Path(), config=host.aml_config_path, patience=patience)
@@ -198,7 +198,7 @@ class AzureMlExecutor:
             return self._access.patience.ask(call)
 
 
-def workspace_of(host: AzureMl) -> Workspace | None:
+def workspace_of(host: AzureMlSettings) -> Workspace | None:
     """Return the workspace that a host names; None: its file does."""
     if host.subscription_id is None or host.resource_group is None or host.workspace_name is None:
         return None

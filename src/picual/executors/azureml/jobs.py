@@ -12,7 +12,7 @@ import yaml
 from picual import fingerprint
 from picual.errors import BadValue
 from picual.executors.azureml.conda import adapted
-from picual.executors.azureml.host import AzureMl
+from picual.executors.azureml.settings import AzureMlSettings
 from picual.executors.wheel import requirements, write_wheel
 
 ENDED = ("Completed", "Failed", "Canceled", "Cancelled")
@@ -33,7 +33,7 @@ class Environment:
     notes: tuple[str, ...] = ()
 
 
-def environment_of(host: AzureMl) -> Environment:
+def environment_of(host: AzureMlSettings) -> Environment:
     """Return the conda specification of a host's jobs; None where an image or the workspace says it all.
 
     Raises:
@@ -60,7 +60,7 @@ def environment_of(host: AzureMl) -> Environment:
     return Environment(specification, tuple(notes))
 
 
-def _has_gpu(host: AzureMl, conda: Mapping[str, Any]) -> bool:
+def _has_gpu(host: AzureMlSettings, conda: Mapping[str, Any]) -> bool:
     text = f"{host.image} {yaml.safe_dump(dict(conda))}".lower()
     return "cuda" in text or "gpu" in text
 
@@ -76,7 +76,9 @@ def code_folder(state: Path) -> Path:
     return home
 
 
-def command_job(host: AzureMl, environment: Environment, code: Path, name: str, title: str, folder: Path) -> Any:
+def command_job(
+    host: AzureMlSettings, environment: Environment, code: Path, name: str, title: str, folder: Path
+) -> Any:
     """Return a command job as Azure's library takes it.
 
     Args:
@@ -110,7 +112,7 @@ def command_job(host: AzureMl, environment: Environment, code: Path, name: str, 
     )
 
 
-def _environment(host: AzureMl, environment: Environment, folder: Path) -> Any:
+def _environment(host: AzureMlSettings, environment: Environment, folder: Path) -> Any:
     from azure.ai.ml.entities import BuildContext
     from azure.ai.ml.entities import Environment as AzureEnvironment
 
@@ -126,7 +128,7 @@ def _environment(host: AzureMl, environment: Environment, folder: Path) -> Any:
     return AzureEnvironment(image=host.image, conda_file=str(conda))
 
 
-def _variables(host: AzureMl) -> dict[str, str]:
+def _variables(host: AzureMlSettings) -> dict[str, str]:
     """Return the job's environment variables: texts, as others go out unconverted; never a token."""
     variables = {"HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1"}
     if host.hf_token and host.keyvault_name is not None:
@@ -134,7 +136,7 @@ def _variables(host: AzureMl) -> dict[str, str]:
     return variables
 
 
-def _identity(host: AzureMl) -> Any:
+def _identity(host: AzureMlSettings) -> Any:
     if not host.hf_token:
         return None
     from azure.ai.ml import ManagedIdentityConfiguration

@@ -1,0 +1,3 @@
+from loopback.fixture import azure, azure_cloud, workspace
+
+__all__ = ["azure", "azure_cloud", "workspace"]
