@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from loopback.fixture import azure, azure_cloud, workspace  # noqa: F401  # fixtures
 from picual import api
 
 CONFIGS = Path(__file__).parents[1] / "unit" / "recipe" / "olive" / "configs"

@@ -127,9 +127,21 @@ class _Node:
             else:
                 values[f"inputs.{name}"] = str(self._download(given["uri"], self.folder / "inputs" / name))
         for name in self.job.outputs:
-            (self.outputs / name).mkdir(parents=True, exist_ok=True)
+            self._mount(name)
             values[f"outputs.{name}"] = str(self.outputs / name)
         return values
+
+    def _mount(self, name: str) -> None:
+        """Show in an output's folder what its address holds already, as a mounted one does."""
+        folder = self.outputs / name
+        folder.mkdir(parents=True, exist_ok=True)
+        place = place_of(self.job.outputs[name], self.workspace)
+        for relative, content in self.workspace.blobs.under(place.container, place.path).items():
+            file = folder / relative
+            if not file.exists():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_bytes(content)
+                self._sent[file] = (file.stat().st_mtime_ns, file.stat().st_size)
 
     def _download(self, uri: str, folder: Path) -> Path:
         """Write the files of an address; return the file where it names one, else the folder."""

@@ -164,7 +164,8 @@ def _main() -> int:
     asked.add_argument("--cache", type=Path, default=None)
     given = asked.parse_args()
     threading.Thread(target=end_with_parent, args=(os.getppid(),), daemon=True).start()
-    share, cache = FolderShare(given.share), given.cache or default_cache()
+    share = FolderShare(given.share.absolute())
+    cache = (given.cache or default_cache()).absolute()
     with contextlib.closing(_executor(share, given.name)) as executor:
         if given.name is not None:
             return exit_code(run(share, given.name, cache, executor))

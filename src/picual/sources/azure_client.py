@@ -104,8 +104,12 @@ def _default_credential() -> Any:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep azure's loggers silent: what goes wrong is told by our errors, and they know no secrets."""
-    loggers = [logging.getLogger(name) for name in NOISY]
+    """Keep azure's loggers silent: what goes wrong is told by our errors, and they know no secrets.
+
+    Each by itself: azure-ai-ml gives some of them a level and a handler of their own.
+    """
+    known = [name for name in list(logging.root.manager.loggerDict) if name.split(".")[0] in NOISY]
+    loggers = [logging.getLogger(name) for name in {*NOISY, *known}]
     before = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.CRITICAL + 1)
