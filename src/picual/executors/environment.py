@@ -76,8 +76,16 @@ class Environment(Host):
 
     def has(self, module: str, state: Path) -> bool:
         """Say whether a module is there; yes, while the environment is not made."""
-        found = self._found(state)
+        try:
+            found = self._found(state)
+        except PicualError:  # told by ``obstacles``
+            return True
         return found is None or found.can_import(module)
+
+    def pip(self, state: Path) -> str:
+        """Return the command that installs packages there."""
+        found = self._found(state)
+        return "pip install" if found is None else f"{found.python} -m pip install"
 
     def executor(self, around: Surroundings) -> Executor:
         """Return a process executor for the environment's interpreter."""

@@ -74,6 +74,11 @@ class Host(abc.ABC):
         del state
         return _lazy.is_installed(module)
 
+    def pip(self, state: Path) -> str:
+        """Return the command that installs packages there."""
+        del state
+        return "pip install"
+
     def device_class(self, machine: Machine) -> str:
         """Name the kind of machine it is, given this one: equal names promise equal bytes."""
         return machine.device_class

@@ -28,6 +28,9 @@ def obstacles(plan: Plan, store: Store, output: Path) -> list[PicualError]:
     found: list[PicualError] = []
     recipe = plan.recipe
     pending = [step for step in plan.steps if not step.cached]
+    for site in plan.sites.values():
+        place = str(recipe.hosts[site.name].place)
+        found += [error.located(place) for error in site.host.obstacles(site.state)]
     needs: list[tuple[Pass[Any, Any] | Metric, Site]] = [(step.a_pass, step.site) for step in pending]
     needs += [(one.metric, plan.measured_at) for one in plan.metrics]
     for needed, site in needs:
@@ -38,9 +41,6 @@ def obstacles(plan: Plan, store: Store, output: Path) -> list[PicualError]:
     if recipe.tracking is not None and not _lazy.is_installed("mlflow"):
         found.append(_lazy.missing("mlflow", extra="mlflow", by="tracking"))
     found += _data(recipe)
-    for site in plan.sites.values():
-        place = str(recipe.hosts[site.name].place)
-        found += [error.located(place) for error in site.host.obstacles(site.state)]
     if isinstance(plan.measured_at.host, Local):
         try:
             recipe.target.require_here()
@@ -55,7 +55,10 @@ def obstacles(plan: Plan, store: Store, output: Path) -> list[PicualError]:
 
 def _absent(module: str, needed: Pass[Any, Any] | Metric, site: Site) -> PicualError:
     error = _lazy.missing(module, extra=needed.extra, by=needed.name)
-    return error if isinstance(site.host, Local) else error.located(f"host {site.name}")
+    if isinstance(site.host, Local):
+        return error
+    error.hint = error.hint.replace("pip install", site.host.pip(site.state))
+    return error.located(f"host {site.name}")
 
 
 def _data(recipe: Recipe) -> list[PicualError]:

@@ -17,8 +17,8 @@ from picual.executors.wheel import requirements, write_wheel
 
 ENDED = ("Completed", "Failed", "Canceled", "Cancelled")
 BEGUN = ("Running", "Finalizing", *ENDED)
-# The job's own steps: Picual out of its wheel, as what it requires is in the environment, then the job. ``exec``, so
-# that a node which is taken back stops Picual itself.
+# The job's own steps: Picual out of its wheel, as what it requires is in the environment, then the job. ``exec``,
+# so that a node which is taken back stops Picual itself.
 COMMAND = (
     "python -m zipfile -e {wheel} picual-code && export PYTHONPATH=picual-code:$PYTHONPATH"
     " && exec python -m picual.executors.node ${{{{outputs.share}}}} {name} --cache ./node-cache"

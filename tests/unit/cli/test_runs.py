@@ -1,0 +1,88 @@
+"""Runs that go on without their terminal, and those that were left: asked after, stopped, gone on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from picual import api
+from picual.errors import BadValue
+from picual.testing.tiny import tiny_model
+
+PICUAL = [sys.executable, "-m", "picual.cli.main"]
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"text": f"line {n} of the data set"}) + "\n" for n in range(12)))
+    model = tiny_model(tmp_path / "model")
+    training = {"max_steps": 800, "save_steps": 40}
+    file = tmp_path / "recipe.json"
+    file.write_text(json.dumps({
+        "version": 1, "model": str(model.path), "output": "out", "store": "store", "threads": 1,
+        "data": {"rows": {"files": "rows.jsonl", "text": "text", "max_length": 64}},
+        "passes": {"lora": {"data": "rows", "rank": 4, "dtype": "float32", "training": training}},
+    }))  # fmt: skip
+    return file
+
+
+def picual(*words: str, code: int = 0) -> str:
+    ended = subprocess.run([*PICUAL, *words], capture_output=True, text=True, check=False)
+    assert ended.returncode == code, ended.stderr
+    return ended.stdout + ended.stderr
+
+
+def wait_until_trains(output: Path) -> None:
+    while "lora" not in api.standing(output).progress if (output / "run" / "events.jsonl").exists() else True:
+        time.sleep(0.05)
+
+
+def wait_until_ended(output: Path) -> api.driver.Standing:
+    while (found := api.standing(output)).state == "running":
+        time.sleep(0.05)
+    return found
+
+
+def test_a_detached_run_is_asked_after_and_stopped(recipe: Path) -> None:
+    output = recipe.parent / "out"
+
+    said = picual("run", str(recipe), "--detach")
+    wait_until_trains(output)
+
+    assert str(output) in said
+    assert "running: step 1 of 1 `lora`" in picual("runs", "status", str(output))
+    assert "step" in json.loads(picual("runs", "status", str(output), "--json"))
+    picual("runs", "cancel", str(output))
+    assert wait_until_ended(output).verdict == "Interrupted"
+    assert "nothing drives" in picual("runs", "cancel", str(output), code=2)
+    assert "driver.log" in picual("runs", "logs", str(output))
+
+
+def test_a_run_whose_driver_was_killed_is_gone_on_with(recipe: Path) -> None:
+    output = recipe.parent / "out"
+    driver = subprocess.Popen([*PICUAL, "run", str(recipe)], stderr=subprocess.DEVNULL, cwd=recipe.parent)
+    wait_until_trains(output)
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+
+    assert "its driver is gone" in picual("runs", "status", str(output))
+    picual("runs", "fetch", str(output))
+
+    assert api.standing(output).verdict == "verified"
+    with pytest.raises(BadValue, match="there is no run"):
+        api.standing(recipe.parent)
+
+
+def test_a_mistake_is_told_before_the_terminal_is_let_go(recipe: Path) -> None:
+    said = picual("run", str(recipe), "--set", "passes.lora.rnk=4", "--detach", code=2)
+
+    assert "unknown parameter `rnk`" in said
+    assert not (recipe.parent / "out").exists()
