@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,7 @@ from picual import api
 CONFIGS = Path(__file__).parents[1] / "unit" / "recipe" / "olive" / "configs"
 TONES = Path(api.__file__).parent / "assets" / "tone" / "train.jsonl"
 ROWS = 80
+GUIDES = Path(__file__).parents[2] / "docs" / "guides"
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -70,3 +74,35 @@ def seed_run(seed_folder: Path, phi3: Path, store: Path, picual: Command) -> Pat
     short = ["--set", "passes.lora.training.max_steps=4", "--set", "data.dataset_default_train.max_length=256"]
     picual("run", "--config", "seed-local.json", *options, *short, "-o", "out", folder=seed_folder)
     return seed_folder / "out"
+
+
+@pytest.fixture
+def follow(tmp_path: Path) -> Callable[..., list[str]]:
+    """Do what a guide says, in a folder of its own: write its recipe, give its commands; return these.
+
+    Words of the recipe may be replaced: a model that would have to be fetched, the address of a cluster.
+    """
+
+    def done(guide: str, replaced: Mapping[str, str], variables: Mapping[str, str] | None = None) -> list[str]:
+        text = (GUIDES / f"{guide}.md").read_text()
+        recipe = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)[0]
+        for old, new in replaced.items():
+            assert old in recipe
+            recipe = recipe.replace(old, new)
+        (tmp_path / "recipe.yaml").write_text(recipe)
+        environment = {
+            **os.environ, "PICUAL_STORE": str(tmp_path / "store"),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **(variables or {}),
+        }  # fmt: skip
+        blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+        commands = [line for block in blocks for line in block.splitlines() if not line.startswith("pip install")]
+        for command in commands:
+            ended = subprocess.run(
+                ["bash", "-c", command], capture_output=True, text=True, check=False, cwd=tmp_path, env=environment
+            )
+            assert ended.returncode == 0, f"{command}: {ended.stderr[-4000:]}"
+            while command.endswith("--detach") and api.standing(tmp_path / "out").state == "running":
+                time.sleep(0.1)
+        return commands
+
+    return done

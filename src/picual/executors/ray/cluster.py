@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,31 +103,42 @@ class Cluster:
             new = [node for node in self.nodes() if (node.id, str(share)) not in self._seen]
             looks = {node.address: _look(ray, node, share, token) for node in new}
             for address, found in looks.items():
-                self._require(address, ray.get(found, timeout=LOOK_SECONDS), share)
+                require_fit(address, ray.get(found, timeout=LOOK_SECONDS), share)
             self._seen |= {(node.id, str(share)) for node in new}
         finally:
             (share / token).unlink(missing_ok=True)
-
-    def _require(self, address: str, found: dict[str, str], share: Path) -> None:
-        ours = ".".join(map(str, _version()))
-        if not found["sees"]:
-            raise EnvironmentFault(
-                f"the Ray node {address} does not see the folder that it shares with this machine",
-                where=str(share),
-                hint="give one that every node can write to: `share: DIR` under the host",
-            )
-        if tuple(map(int, found["python"].split(".")[:2])) != _version():
-            raise EnvironmentFault(
-                f"the Ray node {address} runs Python {found['python']} and this machine {ours}",
-                where=self.address,
-                hint=f"start it with Python {ours}: Ray needs the same on all",
-            )
 
     def _have(self) -> str:
         if not (nodes := self.nodes()):
             return "it has no nodes"
         most = nodes[0]
         return f"the largest has {most.cores} cores, {most.memory / 1e9:.1f} GB and {most.gpus} GPUs"
+
+
+def require_fit(address: str, found: Mapping[str, str], share: Path) -> None:
+    """Raise unless a node is one that jobs can run on.
+
+    Args:
+        address: Of the node.
+        found: What ``on_node.look`` says there.
+        share: Of this machine and the nodes.
+
+    Raises:
+        EnvironmentFault: It does not see the share, or runs another Python.
+    """
+    ours = ".".join(map(str, sys.version_info[:2]))
+    if not found["sees"]:
+        raise EnvironmentFault(
+            f"the Ray node {address} does not see the folder that it shares with this machine",
+            where=str(share),
+            hint="give one that every node can write to: `share: DIR` under the host",
+        )
+    if found["python"].split(".")[:2] != ours.split("."):
+        raise EnvironmentFault(
+            f"the Ray node {address} runs Python {found['python']} and this machine {ours}",
+            where=address,
+            hint=f"start it with Python {ours}: Ray needs the same on all",
+        )
 
 
 def connect(address: str) -> Cluster:
@@ -186,12 +198,6 @@ def _words(need: Need) -> str:
         *([f"{need.gpus} GPUs"] if need.gpus else []),
     ]
     return " and ".join(said)
-
-
-def _version() -> tuple[int, int]:
-    import sys
-
-    return sys.version_info[:2]
 
 
 def _ray() -> Any:
