@@ -148,8 +148,8 @@ def test_a_search_in_parallel_ends_with_the_winner_that_it_has_here(
         "passes": {"rtn": {"bits": {"search": [2, 4, 8]}, "block": {"search": [16, 32, 64, 128]},
                            "symmetric": {"search": [True, False]}}, "build-genai": {}},
         "metrics": {"size": {}, "kl": {"type": "divergence", "data": "rows", "length": 64}},
-        "search": {"minimize": "kl", "subject_to": {"size": "<= 0.95 * baseline"}, "trials": 24 if EVERYTHING else 8, "parallel": 4,
-                   "sampler": "random"},
+        "search": {"minimize": "kl", "subject_to": {"size": "<= 0.95 * baseline"}, "sampler": "random",
+                   "trials": 24 if EVERYTHING else 8, "parallel": 4},
     }  # fmt: skip
     local = {**searched, "output": str(tmp_path / "local"), "store": str(tmp_path / "local-store")}
 

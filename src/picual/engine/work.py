@@ -5,11 +5,13 @@ What is in the store is not done again, so a run that was killed anywhere contin
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,9 @@ from picual.engine.piece import Piece, data_files, metric_files, model_folders, 
 from picual.engine.results import Stage, StepResult
 from picual.engine.verification import GATE_VERSION
 from picual.errors import NotVerified, PicualError, from_wire
+from picual.executors import chain
 from picual.executors.base import Executor
-from picual.executors.job import Job
+from picual.executors.job import Job, Result
 from picual.models import model_from_wire
 from picual.passes.base import Promise
 from picual.plan import FORMAT, Plan, PlannedMetric, PlannedStep, memory_allowed
@@ -51,6 +54,7 @@ class Work:
         self._began = time.monotonic()
         self.hosts, self.digests = hosts, digests
         self._again = set[str]()  # keys that were done again in this run
+        self._gathered_keys = set[str]()  # keys that one job with others made in this run
         self._hashed = set[str]()  # keys whose files were hashed in this run
         self._locks = defaultdict[str, threading.Lock](threading.Lock)  # trials beside each other share steps
 
@@ -96,16 +100,12 @@ class Work:
         try:
             if self.fresh or not step.cached:
                 self._verify_input(given)
+            self._gathered(plan, step, given, payload)
             prepared, before = None, None
             if self.fresh or self.store.find(step.key) is None:
                 prepared, before = self._prepared(plan, step, given, payload)
                 payload["prepared"] = prepared and str(prepared.content)
-            reads = places(*self._read_by(step, given), [] if prepared is None else [prepared.content])
-            memory = 0 if step.forecast is None else step.forecast.memory
-            piece = Piece(
-                "pass", step.name, step.label, step.ingredients, payload, reads, step.site, memory=memory
-            )
-            entry, ran = self._once(plan, piece)
+            entry, ran = self._once(plan, self._pass_piece(step, given, payload, prepared))
         except PicualError as error:
             self.events.emit(
                 "step", status="failed", step=step.name, number=number, of=count, error=error.to_wire()
@@ -126,25 +126,62 @@ class Work:
         )  # fmt: skip
         return done, made
 
+    def _gathered(self, plan: Plan, step: PlannedStep, given: Stage, payload: Mapping[str, Any]) -> None:
+        """Do a step, what it prepares and its checks as one job, where every job takes minutes to begin."""
+        assert step.key is not None
+        together = step.site.host.gathers and plan.measured_at is step.site and plan.search is None
+        if not together or (self.store.find(step.key) is not None and not self.fresh):
+            return
+        pieces: list[Piece] = []
+        prepared: Any = None
+        before = self._preparation(plan, step, given, payload)
+        if before is not None:
+            entry = None if self.fresh else self.store.find(before.key)
+            prepared = {"out_of": 0} if entry is None else str(entry.content)
+            pieces += [before] if entry is None else []
+        pieces.append(self._pass_piece(step, given, {**payload, "prepared": prepared}, None))
+        made = {"made_by": len(pieces) - 1}
+        pieces += [
+            self._check_piece(plan, promise, step, given, (step.key, made, ()))
+            for promise in step.a_pass.promises()
+        ]
+        self._chain(plan, pieces)
+
+    def _pass_piece(
+        self, step: PlannedStep, given: Stage, payload: Mapping[str, Any], prepared: Entry | None
+    ) -> Piece:
+        assert step.ingredients is not None
+        reads = places(*self._read_by(step, given), [] if prepared is None else [prepared.content])
+        memory = 0 if step.forecast is None else step.forecast.memory
+        return Piece("pass", step.name, step.label, step.ingredients, payload, reads, step.site, memory=memory)
+
     @staticmethod
     def _read_by(step: PlannedStep, given: Stage) -> list[list[Path]]:
         return [model_folders(given.model), data_files(step.data), pass_folders(step.a_pass)]
 
-    def _prepared(
+    def _preparation(
         self, plan: Plan, step: PlannedStep, given: Stage, payload: Mapping[str, Any]
-    ) -> tuple[Entry | None, Manifest | None]:
-        """Return what the pass shares among models, made if need be, and what making it took in this run."""
+    ) -> Piece | None:
+        """Return the piece that makes what a pass shares among models, or None where it shares nothing."""
         a_pass = step.a_pass
         wanted = a_pass.preparation(given.model, plan.recipe.target)
         if wanted is None:
-            return None, None
+            return None
         ingredients = {
             "format": FORMAT, "prepare": a_pass.name, "version": a_pass.version, "content": dict(wanted),
             "libraries": {name: step.site.version_of(name) for name in a_pass.libraries},
         }  # fmt: skip
         label = f"prepare {a_pass.name}"
         reads = places(*self._read_by(step, given))
-        piece = Piece("prepare", f"prepare {step.name}", label, ingredients, payload, reads, step.site)
+        return Piece("prepare", f"prepare {step.name}", label, ingredients, payload, reads, step.site)
+
+    def _prepared(
+        self, plan: Plan, step: PlannedStep, given: Stage, payload: Mapping[str, Any]
+    ) -> tuple[Entry | None, Manifest | None]:
+        """Return what the pass shares among models, made if need be, and what making it took in this run."""
+        piece = self._preparation(plan, step, given, payload)
+        if piece is None:
+            return None, None
         entry, ran = self._once(plan, piece)
         if not ran and entry.manifest.key not in self._hashed:
             self.store.verify(entry)
@@ -172,19 +209,30 @@ class Work:
             self.store.verify(entry)
             self._hashed.add(given.key)
 
+    def _check_piece(
+        self, plan: Plan, promise: Promise, step: PlannedStep, given: Stage,
+        made: tuple[str, Mapping[str, Any], tuple[str, ...]],
+    ) -> Piece:  # fmt: skip
+        """Return the piece that checks a promise; ``made``: the key, wire form and folders of what is checked."""
+        key, wire, folders = made
+        ingredients = {
+            "format": FORMAT, "gate": GATE_VERSION, "promise": promise.to_wire(), "given": given.key,
+            "made": key, "threads": plan.measured_at.threads, "device": plan.measured_at.device,
+        }  # fmt: skip
+        payload = {"promise": promise.to_wire(), "given": given.model.to_wire(), "made": wire}
+        name = type(promise).__name__
+        reads = (*places(model_folders(given.model)), *folders)
+        return Piece(
+            "verify", f"verify {step.name}: {name}", f"verify {name}", ingredients, payload,
+            tuple(dict.fromkeys(reads)), plan.measured_at,
+        )  # fmt: skip
+
     def _check(
         self, plan: Plan, promise: Promise, step: PlannedStep, given: Stage, made: Stage
     ) -> list[dict[str, Any]]:
-        ingredients = {
-            "format": FORMAT, "gate": GATE_VERSION, "promise": promise.to_wire(), "given": given.key,
-            "made": made.key, "threads": plan.measured_at.threads, "device": plan.measured_at.device,
-        }  # fmt: skip
-        payload = {"promise": promise.to_wire(), "given": given.model.to_wire(), "made": made.model.to_wire()}
         name = type(promise).__name__
-        label = f"verify {step.name}: {name}"
-        reads = places(model_folders(given.model), model_folders(made.model))
-        piece = Piece("verify", label, f"verify {name}", ingredients, payload, reads, plan.measured_at)
-        entry, _ = self._once(plan, piece)
+        facts = (made.key, made.model.to_wire(), places(model_folders(made.model)))
+        entry, _ = self._once(plan, self._check_piece(plan, promise, step, given, facts))
         checks: list[dict[str, Any]] = list(entry.manifest.value["checks"])
         failed = [check for check in checks if not check["passed"]]
         for check in checks:
@@ -258,7 +306,7 @@ class Work:
                 self._forget(key)
             entry = self.store.find(key)
             if entry is not None:
-                return entry, False
+                return entry, key in self._gathered_keys
             # What runs share is waited for: two that begin together need it at the same time.
             with self.store.lock(key, what=f"`{piece.name}`", wait=SHARED_WAIT if piece.kind == "prepare" else 0):
                 entry = self.store.find(key)  # another run may have finished it while we waited for nothing
@@ -266,7 +314,42 @@ class Work:
                     return entry, False
                 self.worked = True
                 with self.hosts.hold(piece.site, alone=piece.alone) as executor:
-                    return self._do(plan, executor, piece), True
+                    folder, result = self._do(plan, executor, piece)
+                entry = self._publish(plan, piece, folder / "out", result)
+                _atomic.remove(folder)
+                return entry, True
+
+    def _chain(self, plan: Plan, pieces: list[Piece]) -> None:
+        """Do several pieces as one job and publish each that was done.
+
+        Raises:
+            PicualError: What stopped one of them; those before it are kept.
+        """
+        first = pieces[0]
+        links = [{"kind": one.kind, "label": one.name, "payload": dict(one.payload)} for one in pieces]
+        whole = Piece(
+            "chain", " + ".join(one.name for one in pieces), "chain", {"chain": [one.key for one in pieces]},
+            {"links": links}, tuple(dict.fromkeys(path for one in pieces for path in one.reads)), first.site,
+            memory=max(one.memory for one in pieces),
+        )  # fmt: skip
+        with contextlib.ExitStack() as held:
+            for one in sorted(pieces, key=lambda one: one.key):  # in one order, whoever else takes them
+                if self.fresh:
+                    self._forget(one.key)
+                held.enter_context(self.store.lock(one.key, what=f"`{one.name}`"))
+            self.worked = True
+            executor = held.enter_context(self.hosts.hold(whole.site))
+            folder, result = self._do(plan, executor, whole)
+            for number, (one, found) in enumerate(zip(pieces, result.value["results"], strict=False)):
+                if "error" in found:
+                    raise from_wire(found["error"])
+                own = replace(result, value=found["value"], seconds=found["seconds"])
+                content = chain.content_of(folder, number)
+                content.mkdir(parents=True, exist_ok=True)  # a check makes no files, and nothing is brought of nothing
+                if self.store.find(one.key) is None:
+                    self._publish(plan, one, content, own)
+                self._gathered_keys.add(one.key)
+            _atomic.remove(folder)
 
     def _forget(self, key: str) -> None:
         """Set a finished piece of work aside, once a run, and let go of an interrupted one's checkpoints."""
@@ -277,7 +360,8 @@ class Work:
             self.store.set_aside(key)
         self.store.drop_work(key)
 
-    def _do(self, plan: Plan, executor: Executor, piece: Piece) -> Entry:
+    def _do(self, plan: Plan, executor: Executor, piece: Piece) -> tuple[Path, Result]:
+        """Run a piece of work as a job; return its folder and how it ended well."""
         folder = self.store.work(piece.key)
         _atomic.remove(folder / "out")  # half a result of an interrupted run; its checkpoints are in scratch
         site = piece.site or plan.sites["local"]
@@ -295,13 +379,15 @@ class Work:
             self._keep_log(folder, f"{piece.name} {folder.name[:8]}" if plan.search is not None else piece.name)
         if result.error is not None:
             raise from_wire(result.error)
-        entry = self.store.publish(
-            folder / "out", ingredients=piece.ingredients, label=piece.label, value=result.value,
+        return folder, result
+
+    def _publish(self, plan: Plan, piece: Piece, content: Path, result: Result) -> Entry:
+        site = piece.site or plan.sites["local"]
+        return self.store.publish(
+            content, ingredients=piece.ingredients, label=piece.label, value=result.value,
             seconds=result.seconds, peak_rss=result.peak_rss, peak_anonymous=result.peak_anonymous,
             made_in={"host": site.name, **result.made_in},
         )  # fmt: skip
-        _atomic.remove(folder)
-        return entry
 
     def _keep_log(self, folder: Path, name: str) -> None:
         log = folder / "log.txt"

@@ -45,6 +45,7 @@ class Host(abc.ABC):
         kind: Its ``type`` in a recipe.
         imports, extra: Packages that this machine needs to reach it, and what installs them.
         elsewhere: Whether jobs run on other machines, whose memory, packages and devices are not this one's.
+        gathers: Whether a job takes so long to begin that a step and its checks are one.
         exact: Whether a job there is refused unless versions and kind of machine are those of its key.
     """
 
@@ -53,6 +54,7 @@ class Host(abc.ABC):
     extra: ClassVar[str] = ""
     elsewhere: ClassVar[bool] = False
     exact: ClassVar[bool] = False
+    gathers: ClassVar[bool] = False
 
     def obstacles(self, state: Path) -> Sequence[PicualError]:
         """Return what on this machine stops the host from being used; no network, no heavy import."""

@@ -25,9 +25,10 @@ TASKS: dict[str, str] = {
     "evaluate": "picual.metrics.task:run",
     "verify": "picual.engine.verification.task:run",
     "fetch": "picual.sources.task:run",
+    "chain": "picual.executors.chain:run",
 }
 
-Kind = Literal["prepare", "pass", "evaluate", "verify", "fetch"]
+Kind = Literal["prepare", "pass", "evaluate", "verify", "fetch", "chain"]
 
 
 @dataclass(frozen=True, kw_only=True)

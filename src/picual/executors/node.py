@@ -85,6 +85,9 @@ def _watched(share: FolderShare, name: str, folder: Path, executor: ProcessExecu
     """Run the job in a worker process, with its checkpoints and events kept in the share."""
     checkpoints = Checkpoints(share.root / "jobs" / name / "scratch", folder / "scratch")
     checkpoints.restore()
+    before = share.read(f"jobs/{name}/events.jsonl")
+    if before is not None:  # of a node that is gone: a step's curves are read off its events
+        (folder / "events.jsonl").write_text(before, encoding="utf-8")
     with _mirrored(checkpoints), _events(share, name) as events:
         try:
             return executor.run(folder, events)

@@ -24,6 +24,7 @@ class AzureMlSettings(Host):
     imports: ClassVar[tuple[str, ...]] = _MODULES
     extra: ClassVar[str] = "azureml"
     elsewhere: ClassVar[bool] = True
+    gathers: ClassVar[bool] = True
 
     compute: str | None = param(None, help="Name of a compute cluster, or of an attached Kubernetes (Arc) one.")
     subscription_id: str | None = param(None, help="Of the workspace.")
