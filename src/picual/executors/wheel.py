@@ -9,7 +9,7 @@ import base64
 import hashlib
 import re
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
@@ -18,7 +18,6 @@ from picual import fingerprint
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # of every file inside: the same code gives the same bytes
 _EXTRA = re.compile(r"""extra\s*==\s*['"]([\w.-]+)['"]""")
-_OWN = re.compile(r"picual\[([^\]]+)\]")
 
 
 def write_wheel(folder: Path) -> Path:
@@ -39,26 +38,16 @@ def write_wheel(folder: Path) -> Path:
     return place
 
 
-def requirements(extras: Iterable[str] = ()) -> list[str]:
+def requirements(extras: Sequence[str] = ()) -> list[str]:
     """Return what Picual needs, with some of its extras, as pip takes it: Picual itself is not among it."""
     found: list[str] = []
-    pending, seen = ["", *extras], set[str]()
-    for extra in pending:  # grows while it is read: an extra may ask for another
-        if extra in seen:
+    for one in metadata.requires("picual") or []:  # extras of extras are spelt out there
+        name = _EXTRA.search(one)
+        if name is not None and name[1] not in set(extras):
             continue
-        seen.add(extra)
-        for one in metadata.requires("picual") or []:
-            name = _EXTRA.search(one)
-            if (name[1] if name else "") != extra:
-                continue
-            wanted, _, marker = one.partition(";")
-            if own := _OWN.match(wanted.strip()):
-                pending += [part.strip() for part in own[1].split(",")]
-                continue
-            rest = " and ".join(
-                part for part in re.split(r"\s+and\s+", marker.strip()) if part and "extra" not in part
-            )
-            found.append(f"{wanted.strip()}; {rest}" if rest else wanted.strip())
+        wanted, _, marker = one.partition(";")
+        others = [part for part in re.split(r"\s+and\s+", marker.strip()) if part and "extra" not in part]
+        found.append(f"{wanted.strip()}; {' and '.join(others)}" if others else wanted.strip())
     return list(dict.fromkeys(found))
 
 

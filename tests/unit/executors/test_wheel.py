@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import picual
@@ -18,15 +19,17 @@ def test_pip_installs_it_and_it_is_this_version(tmp_path: Path) -> None:
     subprocess.run([*command, str(tmp_path / "site"), str(wheel)], check=True)
 
     assert wheel.read_bytes() == again.read_bytes()
+    with zipfile.ZipFile(wheel) as archive:
+        assert {one.date_time for one in archive.infolist()} == {(1980, 1, 1, 0, 0, 0)}  # whenever it is written
     source = Path(picual.__file__).parent
     for name in ("executors/node.py", "assets/report.schema.json"):
         assert (tmp_path / "site" / "picual" / name).read_bytes() == (source / name).read_bytes()
 
 
-def test_an_extra_brings_the_extras_that_it_asks_for() -> None:
+def test_an_extra_brings_what_it_needs_and_no_other() -> None:
     found = requirements(["finetune"])
 
     names = {one.split(">")[0] for one in found}
-    assert {"click", "peft", "torch"} <= names  # torch by way of `picual[hf]`
+    assert {"click", "peft", "torch"} <= names
     assert not any(one.startswith("picual") for one in found)
     assert "bitsandbytes" not in names

@@ -90,7 +90,7 @@ class AzureMlExecutor:
             wanted = jobs.command_job(
                 self._host, self._environment, self._code, folder.name, job.label, Path(place)
             )
-            wanted.name = name  # chosen here: a request that is repeated is then still one job
+            wanted.name = name  # in the studio it is known by the work it does
             sent = self._ask(f"compute {self._host.compute}", lambda: self._client.jobs.create_or_update(wanted))
         _atomic.write_json(folder / REMOTE, {"job": sent.name, "compute": self._host.compute})
         self._around.emit("submitted", step=job.label, host=self._host.compute, job=sent.name)
