@@ -8,6 +8,7 @@ folder: what others see there is always a whole, verified model that keeps all b
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -52,6 +53,7 @@ from picual.search.study import Study
 from picual.search.trial import State, Trial
 
 MEASURING = 15.0  # seconds, roughly, that measuring a candidate takes
+PLANS_KEPT = 256
 STUDY = "study.jsonl"
 CLOSEST = "closest"  # the folder of the closest candidate when none keeps all bounds
 Done = TypeVar("Done")
@@ -67,8 +69,10 @@ class Search:
         self.seed = plan.recipe.seed if self.settings.seed is None else self.settings.seed
         self.store = work.store
         self.broken = set[str]()  # keys of steps that did not pass verification
-        self._plans: dict[str, Plan] = {}
+        self._plans: dict[str, Plan] = {}  # of the last candidates: one is asked for several times in a trial
+        self._lock = threading.Lock()  # trials beside each other ask for plans
         self._baseline: Values = {}
+        self._least: Trial | None = None  # of the feasible ones, that with the least loss; None: to be looked for
         self._made = set[str]()  # keys that finished trials have made
         self._fresh = fresh
 
@@ -131,9 +135,16 @@ class Search:
     def plan_of(self, candidate: Candidate) -> Plan:
         """Return the plan of a candidate."""
         key = fingerprint.digest(dict(candidate))
-        if key not in self._plans:
-            self._plans[key] = variant(self.plan, candidate, self.store, self.work.digests)
-        return self._plans[key]
+        with self._lock:
+            known = self._plans.get(key)
+        if known is not None:
+            return known
+        made = variant(self.plan, candidate, self.store, self.work.digests)
+        with self._lock:
+            if len(self._plans) >= PLANS_KEPT:
+                del self._plans[next(iter(self._plans))]
+            self._plans[key] = made
+        return made
 
     def outlook(self, candidate: Candidate) -> Outlook:
         """Return what is known of a candidate before it is tried."""
@@ -256,7 +267,7 @@ class Search:
 
     def settle(self, trial: Trial, others: list[Trial]) -> Trial:
         """Verify and place a trial that leads; one that does not pass verification has failed."""
-        leads = trial.feasible and ranking.best([*others, trial], self.settings.objectives)[0] is trial
+        leads = self._leads(trial, others)
         if leads:
             try:
                 patient(lambda: self.place(trial))
@@ -264,13 +275,30 @@ class Search:
                 raise
             except PicualError as error:
                 trial = replace(trial, state="failed", why=f"{type(error).__name__}: {error.what}")
-                leads = False
+                leads, self._least = False, None  # to be looked for anew: it may have been this one
         self._made.update(trial.keys)
         self.work.events.emit(
             "trial", status="done", number=trial.number, state=trial.state, feasible=trial.feasible, best=leads,
             why=trial.why, seconds=trial.seconds, metrics=_brief(trial),
         )  # fmt: skip
         return trial
+
+    def _leads(self, trial: Trial, others: list[Trial]) -> bool:
+        """Say whether a trial is the best so far.
+
+        One that neither has the least loss nor ties with the one that has is not, whatever the others are: of many
+        thousands hardly any need more than that look.
+        """
+        objectives = self.settings.objectives
+        if not trial.feasible:
+            return False
+        if self._least is None or not objectives:
+            self._least = ranking.least([*others, trial]) if objectives else None
+        elif ranking.least([self._least, trial]) is trial:
+            self._least = trial
+        elif not ranking.is_tie(trial, self._least, objectives[0], 0):
+            return False
+        return ranking.best([*others, trial], objectives)[0] is trial
 
     def place(self, trial: Trial, *, name: str = "model") -> None:
         """Verify every step of a trial and put its model into the output folder.

@@ -345,9 +345,7 @@ class Work:
                     raise from_wire(found["error"])
                 own = replace(result, value=found["value"], seconds=found["seconds"])
                 content = chain.content_of(folder, number)
-                content.mkdir(
-                    parents=True, exist_ok=True
-                )  # a check makes no files, and nothing is brought of nothing
+                content.mkdir(parents=True, exist_ok=True)  # a check makes no files
                 if self.store.find(one.key) is None:
                     self._publish(plan, one, content, own)
                 self._gathered_keys.add(one.key)

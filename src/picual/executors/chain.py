@@ -2,7 +2,7 @@
 
 A machine of a cloud takes minutes to begin; what follows from one another is done there in one go. Each link is a
 job of its own kind with a folder of its own, ``out/N``, and its result is published like any other. Where a link
-needs what an earlier one made, its payload says ``{"made_by": N}`` in the place of a model and ``{"out_of": N}`` in
+needs what an earlier one made, its payload says ``{"made_by": N}`` in the place of a model, ``{"out_of": N}`` in
 the place of a folder.
 """
 

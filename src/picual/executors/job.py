@@ -55,7 +55,7 @@ class Job:
         (folder / "out").mkdir(parents=True, exist_ok=True)
         (folder / "scratch").mkdir(exist_ok=True)
         (folder / "result.json").unlink(missing_ok=True)
-        _atomic.write_json(folder / "job.json", {"version": 1, **asdict(self)})
+        _atomic.write_json(folder / "job.json", {"version": 1, **asdict(self)}, durable=False)
 
     @classmethod
     def read(cls, folder: Path) -> Job:
@@ -78,7 +78,7 @@ class Result:
 
     def write(self, folder: Path) -> None:
         """Put ``result.json`` into a job folder."""
-        _atomic.write_json(folder / "result.json", asdict(self))
+        _atomic.write_json(folder / "result.json", asdict(self), durable=False)
 
     @classmethod
     def read(cls, folder: Path) -> Result:

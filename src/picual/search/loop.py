@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from picual.search import ranking
@@ -72,10 +72,15 @@ class Loop:
         return (number - 1) // self.parallel
 
     def _together(self, pool: ThreadPoolExecutor, batch: list[tuple[int, Candidate]]) -> None:
-        under_way = {pool.submit(self.attempt, *asked): asked[0] for asked in batch}
+        """Try a batch, and tell how each ended in the order they were asked for, whichever ends first.
+
+        What a sampler learns then does not hang on how fast a machine was: the same seed gives the same search on
+        one machine or on many.
+        """
+        under_way = [(asked[0], pool.submit(self.attempt, *asked)) for asked in batch]
         try:
-            for done in as_completed(under_way):
-                self._tell(under_way[done], done.result())
+            for number, done in under_way:
+                self._tell(number, done.result())
         except BaseException:
             self.abandon()  # else the others would run to their end first
             raise
@@ -85,11 +90,10 @@ class Loop:
 
     def _stop(self, started: float) -> str:
         settings = self.study.settings
-        trials = self.study.trials
-        if len(trials) + self.study.under_way >= settings.trials:
+        if self.study.ended + self.study.under_way >= settings.trials:
             return f"the budget of {settings.trials} trials is used"
         if settings.timeout is not None and time.monotonic() - started >= settings.timeout:
             return f"the time of {settings.timeout:g} s is up"
-        if settings.stop_when_met and ranking.best(trials, settings.objectives)[0] is not None:
+        if settings.stop_when_met and ranking.best(self.study.trials, settings.objectives)[0] is not None:
             return "a candidate keeps all bounds"
         return ""

@@ -28,6 +28,12 @@ def best(trials: Sequence[Trial], objectives: Sequence[Objective]) -> tuple[Tria
     return min(left, key=lambda trial: (trial.size, trial.number), default=None), tied
 
 
+def least(trials: Sequence[Trial]) -> Trial | None:
+    """Return the feasible trial that has the least loss by the first objective; ties go to the smaller one."""
+    feasible = (trial for trial in trials if trial.feasible)
+    return min(feasible, key=lambda trial: (_loss(trial, 0), trial.size, trial.number), default=None)
+
+
 def is_tie(trial: Trial, leader: Trial, objective: Objective, number: int) -> bool:
     """Say whether two trials differ by no more than the noise of the objective."""
     if _loss(trial, number) == _loss(leader, number):

@@ -47,6 +47,8 @@ class Study:
             study_name=name, load_if_exists=True,
             directions=["minimize"] * max(1, len(settings.objectives)),
         )  # fmt: skip
+        self._ended = self._recorded()
+        self._last = max(self._ended, default=0)  # the highest number that was ever given
         self._again: list[tuple[int, Asked]] = []
         self._again = list(self._lost())
         self._again = sorted([*self._again, *self._to_retry()], key=lambda again: again[0])
@@ -54,11 +56,20 @@ class Study:
     @property
     def trials(self) -> list[Trial]:
         """Finished trials, in the order they were asked for; of one that was tried again the last end."""
+        again = {*self._open, *(number for number, _ in self._again)}
+        return [trial for number, trial in self._ended.items() if number not in again]
+
+    @property
+    def ended(self) -> int:
+        """How many trials have finished and are not tried again."""
+        again = {*self._open, *(number for number, _ in self._again)}
+        return len(self._ended) - sum(number in self._ended for number in again)
+
+    def _recorded(self) -> dict[int, Trial]:
+        """Read the finished trials, once: whoever is here is the only one that adds to them."""
         found = self.record.get_trials(deepcopy=False)
         wires = [json.loads(one.user_attrs[TRIAL]) for one in found if TRIAL in one.user_attrs]
-        latest = {wire["number"]: Trial.from_wire(wire) for wire in wires}
-        again = {*self._open, *(number for number, _ in self._again)}
-        return [trial for number, trial in latest.items() if number not in again]
+        return {wire["number"]: Trial.from_wire(wire) for wire in wires}
 
     @property
     def under_way(self) -> int:
@@ -71,8 +82,7 @@ class Study:
         return self._again[0][0] if self._again else self._unused()
 
     def _unused(self) -> int:
-        known = [trial.number for trial in self.trials]
-        return 1 + max([*known, *self._open, *(number for number, _ in self._again)], default=0)
+        return 1 + max([self._last, *self._open, *(number for number, _ in self._again)])
 
     def ask(self, sampler: Sampler, outlook: Callable[[Candidate], Outlook]) -> tuple[int, Candidate] | None:
         """Return number and candidate of the next trial, or None when there is none left to try."""
@@ -115,6 +125,11 @@ class Study:
         """Record how a trial ended."""
         asked, _ = self._open.pop(trial.number)
         asked.set_user_attr(TRIAL, json.dumps(trial.to_wire()))
+        in_order = trial.number > self._last or trial.number in self._ended
+        self._ended[trial.number] = trial
+        if not in_order:  # of one that was lost, and asked for again after others
+            self._ended = dict(sorted(self._ended.items()))
+        self._last = max(self._last, trial.number)
         optuna_terms.tell(self.record, asked, trial)
 
     def _to_retry(self) -> Iterator[tuple[int, Asked]]:

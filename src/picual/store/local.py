@@ -171,7 +171,7 @@ class Store:
                 hint="wait for it, or use another store: `--store DIR`",
             ) from error
         command = " ".join(["picual", *sys.argv[1:]])
-        _atomic.write_json(holder, {"pid": os.getpid(), "command": command, "since": time.time()})
+        _atomic.write_json(holder, {"pid": os.getpid(), "command": command, "since": time.time()}, durable=False)
         try:
             yield
         finally:

@@ -61,7 +61,8 @@ def test_a_detached_run_is_asked_after_and_stopped(recipe: Path) -> None:
     assert "running: step 1 of 1 `lora`" in picual("runs", "status", str(output))
     assert "step" in json.loads(picual("runs", "status", str(output), "--json"))
     picual("runs", "cancel", str(output))
-    assert wait_until_ended(output).verdict == "Interrupted"
+    ended = wait_until_ended(output)
+    assert (ended.state, ended.verdict) == ("ended", "Interrupted")
     assert "nothing drives" in picual("runs", "cancel", str(output), code=2)
     assert "driver.log" in picual("runs", "logs", str(output))
 
