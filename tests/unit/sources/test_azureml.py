@@ -259,7 +259,7 @@ def test_the_cloud_and_the_credential_can_be_given(
     source = AzureMlSource(uri=f"{workspace.address}/models/mine/versions/1", access=access)
 
     assert same_model(source.fetch(tmp_path / "out"), tiny)
-    assert not azure.identity.asked or azure.identity.asked
+    assert not azure.identity.asked
 
 
 def test_offline_nothing_is_asked(azure: Azure, fetch: Fetch) -> None:
