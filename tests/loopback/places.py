@@ -31,7 +31,7 @@ def place_of(uri: str, workspace: Workspace, registries: Registries | None = Non
         LookupError: It points to nothing.
     """
     if uri.startswith("https://"):
-        _, _, _, container, path = uri.split("?")[0].split("/", 4)
+        _, _, _, container, path = uri.split("?", maxsplit=1)[0].split("/", 4)
         return Place(container, path)
     if match := _OUTPUT.fullmatch(uri):
         inner = place_of(workspace.jobs.output_uri(match["job"], match["output"]), workspace)

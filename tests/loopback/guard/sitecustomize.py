@@ -1,4 +1,4 @@
-"""On the path of every Python that a test starts: names under localhost are this machine, all others are refused."""
+"""On the path of every Python that a test starts: names under localhost are here, others refused."""
 
 import socket
 

@@ -92,5 +92,5 @@ def test_planted_faults_are_answered_in_order_and_then_the_truth(azure: Azure, w
 
 
 def test_no_other_name_is_looked_up(azure: Azure) -> None:
-    with pytest.raises(OSError, match="refuses to look up management.azure.com"):
+    with pytest.raises(OSError, match=r"refuses to look up management\.azure\.com"):
         socket.create_connection(("management.azure.com", 443))

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback.fixture import azure, azure_cloud, workspace
 
+from loopback.fixture import azure, azure_cloud, workspace
 from picual.models import HfModel, Model, model_from_wire
 from picual.sources.task import run
 from picual.testing import tiny_model

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from loopback.cloud import Azure
 from loopback.control import Workspace
-
 from picual import api
 from picual.errors import BadValue, EnvironmentFault, RecipeProblems, UnknownName
 from picual.models import HfModel

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from loopback import faults
 from loopback.cloud import Azure
 from loopback.control import GROUP, SUBSCRIPTION, Workspace
-
 from picual.errors import EnvironmentFault, PicualError, Refused, UnknownName, UnreadableModel
 from picual.models import HfModel, Model
 from picual.sources import azure_client
