@@ -13,9 +13,11 @@ from loopback.control import Workspace
 from picual import api
 from picual.errors import BadValue, EnvironmentFault, RecipeProblems, UnknownName
 from picual.models import HfModel
+from picual.plan import make_plan
 from picual.sources.azure_client import Access
 from picual.sources.azure_data import bring
 from picual.sources.azure_retries import Patience
+from picual.store.local import Store
 
 ROWS = "".join(json.dumps({"text": f"row {number} of a few more words"}) + "\n" for number in range(40)).encode()
 
@@ -77,9 +79,9 @@ def recipe(tiny: HfModel, workspace: Workspace, tmp_path: Path) -> dict[str, Any
     }  # fmt: skip
 
 
-def test_check_and_plan_ask_nobody(azure: Azure, recipe: dict[str, Any]) -> None:
+def test_check_and_plan_ask_nobody(azure: Azure, recipe: dict[str, Any], tmp_path: Path) -> None:
     assert api.check(recipe) == []
-    steps = api.plan(recipe).steps
+    steps = make_plan(api.load(recipe), Store(tmp_path / "store"), hash_source=True).steps
     assert (steps[0].key, steps[0].why) == (None, "data fetched at run")
     assert not azure.requests
     recipe["data"]["rows"]["files"] = "azureml://datastore/D/paths/x"

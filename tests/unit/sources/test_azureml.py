@@ -102,7 +102,9 @@ def test_a_datastore_path_of_each_kind_and_its_key_follows_the_content(
     azure.blobs.put(workspace.container("store"), "in/model2/config.json", b"another model's")
     uri = f"{workspace.address}/datastores/store/paths/in/model"
 
-    assert same_model(fetch(uri, options=NOW)[0], tiny)
+    model, _ = fetch(uri, options=NOW)
+    assert same_model(model, tiny)
+    assert not any(item.is_dir() for item in model.path.iterdir())  # nothing of what lies beside it
 
     def key(interval: float) -> Any:  # another interval, so that what was asked before is not remembered
         options = {"operation_retry_interval": interval}
@@ -110,7 +112,8 @@ def test_a_datastore_path_of_each_kind_and_its_key_follows_the_content(
 
     before = key(0.25)
     assert key(0.5) == before
-    azure.blobs.put(workspace.container("store"), "in/model/config.json", b"{}")
+    other = bytes(len((tiny.path / "config.json").read_bytes()))  # as long as before
+    azure.blobs.put(workspace.container("store"), "in/model/config.json", other)
     assert key(0.75) != before
 
 
