@@ -189,7 +189,7 @@ def _with_data_here(recipe: Recipe, store: Store, *, offline: bool) -> Recipe:
     """Return the recipe with the data that is kept elsewhere fetched into the store, and checked with its rows."""
     if not any(config.remote() for config in recipe.data.values()):
         return recipe
-    access = Access(folder=Path(recipe.folder))
+    access = Access.of(recipe.model.options, Path(recipe.folder))
     brought = replace(recipe, data={
         name: replace(config, files=tuple(
             str(path)

@@ -64,11 +64,9 @@ class Assets:
         if not known or (version and version not in known):
             what = f"{kind} {name}{f' version {version}' if version else ''} not found"
             return refusal(404, "UserError", what)
-        if version:
-            return Answer(200, self.resource(kind, name, version))
-        if request.path.rstrip("/").lower().endswith("/versions"):
+        if not version and request.path.rstrip("/").lower().endswith("/versions"):
             return Answer(200, {"value": self._listed(kind, name, request)})
-        return Answer(200, self._container(kind, name))
+        return Answer(200, self.resource(kind, name, version) if version else self._container(kind, name))
 
     def _listed(self, kind: str, name: str, request: Request) -> list[dict[str, Any]]:
         versions = self.versions[kind][name]

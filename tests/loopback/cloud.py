@@ -103,6 +103,7 @@ class Azure:
         self.server.errors.clear()
         self.blobs.reads.clear()
         self.identity.available = True
+        self.identity.asked.clear()
 
     def close(self) -> None:
         self.server.close()

@@ -86,8 +86,11 @@ _REFUSED: dict[Any, Callable[[str], PicualError]] = {401: _not_accepted, 403: _n
 
 
 def _busy(error: Exception, status: Any, patience: Patience) -> EnvironmentFault:
-    how = {429: "asks for fewer requests", None: "does not answer", 200: "cuts the connection"}
-    what = how.get(status, "cuts the connection" if status == 206 else f"answers {status}")
+    from azure.core.exceptions import IncompleteReadError
+
+    cut = isinstance(error, IncompleteReadError) or isinstance(error.__cause__, IncompleteReadError)
+    how = {429: "asks for fewer requests", None: "does not answer"}
+    what = "cuts the connection" if cut else how.get(status, f"answers {status}")
     return EnvironmentFault(
         f"Azure {what}, {patience.retries + 1} times in a row ({first_line(error)})",
         hint="check the network and run the same command again; `max_operation_retries` and "
@@ -95,7 +98,7 @@ def _busy(error: Exception, status: Any, patience: Patience) -> EnvironmentFault
     )
 
 
-def code_of(error: Exception) -> str:
+def code_of(error: BaseException) -> str:
     """Return Azure's own code for what went wrong, or ``""``."""
     inner = getattr(error, "error", None)
     code = getattr(error, "error_code", None) or getattr(inner, "code", None) or ""

@@ -9,7 +9,7 @@ from typing import Any
 from picual.errors import UnknownName, nearest
 from picual.sources.azure_address import Address, Asset, BlobPath, DatastorePath, JobOutput, parse, shown
 from picual.sources.azure_client import Access
-from picual.sources.azure_errors import explained
+from picual.sources.azure_errors import code_of, explained
 
 _DEFAULT_STORE, _LOG_STORE = "workspaceblobstore", "workspaceartifactstore"
 
@@ -120,14 +120,10 @@ def _latest(versions: list[str]) -> str:
     return "it has " + ", ".join(f"`{version}`" for version in versions[:5])
 
 
-def _is_not_found(error: Exception) -> bool:
+def _is_not_found(error: BaseException) -> bool:
     """Say whether an asset or datastore is missing, and not the workspace around it."""
-    from azure.core.exceptions import ResourceNotFoundError
-
-    from picual.sources.azure_errors import code_of
-
-    missing = error if isinstance(error, ResourceNotFoundError) else error.__cause__
-    if isinstance(missing, ResourceNotFoundError):
+    missing = error if getattr(error, "status_code", None) == 404 else error.__cause__
+    if getattr(missing, "status_code", None) == 404 and missing is not None:
         return code_of(missing) not in {"SubscriptionNotFound", "ResourceGroupNotFound", "ResourceNotFound"}
     kind = str(getattr(error, "error_type", ""))
     return "not found" in kind.lower() or "not_found" in kind.lower()

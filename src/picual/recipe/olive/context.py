@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from picual.recipe.olive.notes import Ledger, Path_
 from picual.recipe.olive.reader import Reader
@@ -19,6 +20,8 @@ class Context:
         ledger: Where everybody records what became of a value.
         folder: Folder of the config, absolute.
         client: The config's Azure workspace: `subscription_id`, `resource_group`, `workspace_name` and the like.
+        azure: What goes with an address in Azure: `max_operation_retries`, `operation_retry_interval`, and
+            `aml_config_path` where nothing else names the workspace.
         trust: Whether some part of the config asks for remote model code.
         addressed: Whether an address was made with the workspace of the config.
         searched: Names of steps that Picual does not have and whose parameters Olive would search.
@@ -28,6 +31,7 @@ class Context:
     ledger: Ledger
     folder: Path
     client: dict[str, str] = field(default_factory=dict)
+    azure: dict[str, Any] = field(default_factory=dict)
     trust: bool = False
     addressed: bool = False
     searched: set[str] = field(default_factory=set)

@@ -10,6 +10,7 @@ from picual.recipe.olive.notes import Reason
 from picual.recipe.olive.reader import Found, Reader, object_reader, word
 from picual.recipe.olive.resource import resource
 from picual.recipe.schema import ModelSource
+from picual.sources.azure_address import is_address
 
 _GENERATION = ("text-generation", "text-generation-with-past", "causal-lm")
 _USER_CODE: Reason = (
@@ -102,6 +103,8 @@ def read_model(context: Context, top: Reader) -> InputModel:
             owner.drop_all(_UNUSED)
     if kind:
         options = {**options, "type": kind}
+    if uri is not None and is_address(uri):
+        options = {**options, **context.azure}
     adapter = reader.given("adapter_path")
     source = ModelSource(
         uri=uri or "",

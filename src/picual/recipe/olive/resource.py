@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
-from picual.errors import nearest
+from picual.errors import BadValue, nearest
 from picual.recipe.olive.context import WORKSPACE, Context
 from picual.recipe.olive.notes import Reason
 from picual.recipe.olive.reader import Found, Reader, object_reader, word
+from picual.sources.azure_address import read_config
 
-RETRIES: Reason = ("ignored", "Picual retries a download by its own rules")
+RETRIES = ("max_operation_retries", "operation_retry_interval")
+READ_TIMEOUT: Reason = ("ignored", "Picual has its own time limits")
 
 
 def resource(context: Context, found: Found, *, to: str) -> str | None:
@@ -34,7 +37,7 @@ def resource(context: Context, found: Found, *, to: str) -> str | None:
         context.ledger.problem(found.path, what, nearest(named, list(_ADDRESSES)))
         return None
     context.ledger.mapped(kind.path, to)
-    reader.drop_all({"max_operation_retries": RETRIES, "operation_retry_interval": RETRIES})
+    _retries(context, reader)
     return address(context, reader, to)
 
 
@@ -42,13 +45,32 @@ def read_client(context: Context, reader: Reader) -> dict[str, str]:
     """Return what an `azureml_client` mapping says, by its own names."""
     names = (*WORKSPACE, "keyvault_name", "aml_config_path")
     client = {name: value for name in names if (value := reader.text(name, to=f"hosts.*.{name}")) is not None}
+    _retries(context, reader)
     reader.drop_all({
-        "max_operation_retries": RETRIES,
-        "operation_retry_interval": RETRIES,
-        "read_timeout": ("ignored", "Picual has its own time limits"),
+        "read_timeout": READ_TIMEOUT,
         "default_auth_params": ("later", "Azure credentials come from the environment in this version"),
     })  # fmt: skip
     return client
+
+
+def _retries(context: Context, reader: Reader) -> None:
+    """Take how often a call to Azure is repeated, and after how many seconds: for every address of the config."""
+    for name in RETRIES:
+        if (value := reader.whole(name, to=f"model.{name}")) is not None:
+            context.azure[name] = value
+
+
+def _from_file(context: Context, name: str) -> dict[str, str]:
+    """Return the workspace that its own file names; nothing where the file is on another machine."""
+    file = context.folder / Path(name).expanduser()
+    context.azure["aml_config_path"] = name
+    if not file.is_file():
+        return {}
+    try:
+        found = read_config(file)
+    except BadValue:  # told when somebody asks for what is there
+        return {}
+    return {"subscription_id": found.subscription, "resource_group": found.group, "workspace_name": found.name}
 
 
 def _named(context: Context, reader: Reader, to: str) -> str | None:
@@ -101,12 +123,14 @@ def _workspace(context: Context, reader: Reader, to: str) -> str:
     if given is not None and isinstance(given.value, Mapping):
         inner = object_reader(context.ledger, given, nested=None)
         client |= {name: value for name in WORKSPACE if (value := inner.text(name, to=to)) is not None}
-        inner.drop_all(
-            dict.fromkeys(("max_operation_retries", "operation_retry_interval", "read_timeout"), RETRIES)
-        )
-        inner.drop("aml_config_path", "later", "the workspace's own file is not read in this version")
+        _retries(context, inner)
+        inner.drop("read_timeout", *READ_TIMEOUT)
+        if (file := inner.text("aml_config_path", to=to)) is not None:
+            client["aml_config_path"] = file
     elif given is not None:
         context.ledger.mapped(given.path, "names the config's own `azureml_client`")
+    if any(name not in client for name in WORKSPACE) and "aml_config_path" in client:
+        client |= _from_file(context, client["aml_config_path"])
     if any(name not in client for name in WORKSPACE):
         return "azureml://"  # the workspace of whoever resolves it
     subscription, group, workspace = (client[name] for name in WORKSPACE)

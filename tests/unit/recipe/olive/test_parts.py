@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from picual.hardware import Target
@@ -173,6 +175,23 @@ def test_a_model_in_azure_or_elsewhere_is_an_address(olive, resource, uri):
 
     assert recipe.model.uri == uri
     assert recipe.problems == ()
+
+
+def test_retries_and_the_workspace_file_of_a_client_go_with_the_address(olive, tmp_path):
+    names = {"subscription_id": "s", "resource_group": "g", "workspace_name": "w"}
+    client = {"aml_config_path": "ws.json", "max_operation_retries": 7, "operation_retry_interval": 2}
+    model = {"type": "HfModel", "model_path": {"type": "azureml_model", "name": "M", "version": 3}}
+    config = {"azureml_client": client, "input_model": model}
+
+    elsewhere = olive(config).model
+    (tmp_path / "ws.json").write_text(json.dumps(names))
+    here = olive(config).model
+
+    retries = {"max_operation_retries": 7, "operation_retry_interval": 2, "aml_config_path": "ws.json"}
+    assert elsewhere.uri == "azureml:M/versions/3"
+    assert here.uri == "azureml://subscriptions/s/resourcegroups/g/workspaces/w/models/M/versions/3"
+    assert elsewhere.options.items() >= retries.items()
+    assert here.options.items() >= retries.items()
 
 
 @pytest.mark.parametrize(
