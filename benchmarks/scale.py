@@ -2,9 +2,9 @@
 
     python benchmarks/scale.py [--trials 10000] [--workers 1000] [--sampler random]
 
-Everything is the product's own (plan, search, loop, study, store, events) but the executor, which answers each job
-with a small result at once. So what is measured is what a trial costs the driver: processor time, memory, and what it
-does to the store. The time that the workers would take is told beside it, from step times that were recorded on the
+Everything is the product's own (plan, search, loop, study, store, events) but the executor, which answers each
+job with a small result at once. So what is measured is what a trial costs the driver: processor time, memory, and
+what it does to the store. The time that the workers would take is told beside it, from step times recorded on the
 demo (2 cores, 2026-11-24), as the trials of a batch run side by side.
 
 Optuna's own share is the time inside its calls for asking and telling.
@@ -131,7 +131,9 @@ def recipe(root: Path, given: Any) -> dict[str, Any]:
         "store": str(root / "store"), "threads": 1,
         "data": {"rows": {"files": str(rows), "text": "text", "max_length": 16}},
         "passes": {
-            "lora": {"data": "rows", "alpha": {"search": {"low": 1, "high": 256}}, "training": {"learning_rate": rate}},
+            "lora": {
+                "data": "rows", "alpha": {"search": {"low": 1, "high": 256}}, "training": {"learning_rate": rate},
+            },
             "merge-adapter": {}, "build-genai": {"precision": "int4", "block": {"search": [16, 32, 64, 128]}},
         },
         "metrics": {"size": {}, "divergence": {}},
@@ -152,17 +154,15 @@ def told(marks: list[tuple[int, float, int]], clock: Counter[str], root: Path, g
     print(f"trials {trials}, workers {given.workers}, sampler {given.sampler}")
     print(f"driver, outside Optuna: {whole - optuna:.2f} ms a trial (limit {LIMITS['outside']:g})")
     print(f"driver, with Optuna: {whole:.2f} ms a trial (limit {LIMITS['with']:g})")
-    print(
-        f"last tenth to second hundredth: x{late / early:.2f} (limit {LIMITS['growth']:g}; {early:.2f}, {late:.2f} ms)"
-    )
+    growth = f"x{late / early:.2f} (limit {LIMITS['growth']:g}; {early:.2f}, {late:.2f} ms)"
+    print(f"last tenth to second hundredth: {growth}")
     print(f"memory: {memory:.1f} KB a trial (limit {LIMITS['memory']:g})")
     calls = ", ".join(f"{name} {clock[f'{name} calls'] / trials:.1f}" for name in ("find", "publish", "lock"))
     print(f"store, calls a trial: {calls}; {files / trials:.1f} files a trial")
     journal = (root / "out" / "run" / "study.jsonl").stat().st_size
     print(f"journal: {journal / 1e3 / trials:.1f} KB a trial")
-    print(
-        f"workers would take {batches * sum(SECONDS.values()) / 60:.0f} minutes, the driver {whole * trials / 6e4:.1f}"
-    )
+    minutes = batches * sum(SECONDS.values()) / 60
+    print(f"workers would take {minutes:.0f} minutes, the driver {whole * trials / 6e4:.1f}")
 
 
 def _pace(marks: list[tuple[int, float, int]], first: int, last: int) -> float:

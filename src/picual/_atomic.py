@@ -16,8 +16,8 @@ from typing import Any
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:
     """Replace ``path`` with ``text`` in one step; a reader sees the old text or the new, never half.
 
-    What is worth nothing after a power cut, as it is then made again, need not be ``durable``: that costs a wait for
-    the disk, twice.
+    What is worth nothing after a power cut, as it is then made again, need not be ``durable``: that costs two
+    waits for the disk.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

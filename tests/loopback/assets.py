@@ -49,7 +49,7 @@ class Assets:
             "systemData": system,
         }
 
-    def answer(self, request: Request) -> Answer:  # noqa: PLR0911  # one return a form of the address
+    def answer(self, request: Request) -> Answer:  # one return a form of the address
         """Answer ``KIND[/NAME[/versions[/VERSION]]]`` for reading and writing."""
         kind, name = request.parts["kind"].lower(), request.parts["name"]
         version = request.parts["version"]

@@ -5,44 +5,32 @@ What is in the store is not done again, so a run that was killed anywhere contin
 
 from __future__ import annotations
 
-import contextlib
 import shutil
-import threading
 import time
-from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from picual import _atomic, fingerprint
 from picual.engine.events import EventLog
 from picual.engine.hosting import Hosting
+from picual.engine.jobs import Jobs, file_name
 from picual.engine.metrics import Reference, compared_with, fields_with_models, metric_ingredients
 from picual.engine.piece import Piece, data_files, metric_files, model_folders, pass_folders, places
 from picual.engine.results import Stage, StepResult
 from picual.engine.verification import GATE_VERSION
-from picual.errors import NotVerified, PicualError, from_wire
-from picual.executors import chain
-from picual.executors.base import Executor
-from picual.executors.job import Job, Result
+from picual.errors import NotVerified, PicualError
 from picual.models import model_from_wire
 from picual.passes.base import Promise
-from picual.plan import FORMAT, Plan, PlannedMetric, PlannedStep, memory_allowed
+from picual.plan import FORMAT, Plan, PlannedMetric, PlannedStep
 from picual.sources.digests import DigestMemory
 from picual.space import values_of
 from picual.store.local import Entry, Store
 from picual.store.manifest import Manifest
 
-SHARED_WAIT = 600.0  # seconds
-
 
 class Work:
-    """What a run does its work with.
-
-    Attributes:
-        worked: Whether any job ran; False: everything was there already.
-    """
+    """What a run does its work with."""
 
     def __init__(
         self, store: Store, hosts: Hosting, digests: DigestMemory, events: EventLog, evidence: Path, *,
@@ -50,13 +38,15 @@ class Work:
     ) -> None:  # fmt: skip
         self.store, self.events, self.folder = store, events, evidence
         self.offline, self.fresh = offline, fresh
-        self.worked = False
+        self.jobs = Jobs(store, hosts, events, evidence / "logs", offline=offline, fresh=fresh)
         self._began = time.monotonic()
         self.hosts, self.digests = hosts, digests
-        self._again = set[str]()  # keys that were done again in this run
-        self._gathered_keys = set[str]()  # keys that one job with others made in this run
         self._hashed = set[str]()  # keys whose files were hashed in this run
-        self._locks = defaultdict[str, threading.Lock](threading.Lock)  # trials beside each other share steps
+
+    @property
+    def worked(self) -> bool:
+        """Whether any job ran; False: everything was there already."""
+        return self.jobs.worked
 
     # -- the input model ------------------------------------------------------------------------------
 
@@ -77,7 +67,7 @@ class Work:
                 }
             }  # fmt: skip
             piece = Piece("fetch", f"fetch {spec.uri}", "fetch", plan.source_ingredients, payload)
-            entry, _ = self._once(plan, piece)
+            entry, _ = self.jobs.once(plan, piece)
             model = model_from_wire(entry.manifest.value["model"], entry.content)
         assert model is not None
         return Stage(name="baseline", key=key, model=model)
@@ -105,7 +95,7 @@ class Work:
             if self.fresh or self.store.find(step.key) is None:
                 prepared, before = self._prepared(plan, step, given, payload)
                 payload["prepared"] = prepared and str(prepared.content)
-            entry, ran = self._once(plan, self._pass_piece(step, given, payload, prepared))
+            entry, ran = self.jobs.once(plan, self._pass_piece(step, given, payload, prepared))
         except PicualError as error:
             self.events.emit(
                 "step", status="failed", step=step.name, number=number, of=count, error=error.to_wire()
@@ -145,7 +135,7 @@ class Work:
             self._check_piece(plan, promise, step, given, (step.key, made, ()))
             for promise in step.a_pass.promises()
         ]
-        self._chain(plan, pieces)
+        self.jobs.together(plan, pieces)
 
     def _pass_piece(
         self, step: PlannedStep, given: Stage, payload: Mapping[str, Any], prepared: Entry | None
@@ -182,7 +172,7 @@ class Work:
         piece = self._preparation(plan, step, given, payload)
         if piece is None:
             return None, None
-        entry, ran = self._once(plan, piece)
+        entry, ran = self.jobs.once(plan, piece)
         if not ran and entry.manifest.key not in self._hashed:
             self.store.verify(entry)
             self._hashed.add(entry.manifest.key)
@@ -232,7 +222,7 @@ class Work:
     ) -> list[dict[str, Any]]:
         name = type(promise).__name__
         facts = (made.key, made.model.to_wire(), places(model_folders(made.model)))
-        entry, _ = self._once(plan, self._check_piece(plan, promise, step, given, facts))
+        entry, _ = self.jobs.once(plan, self._check_piece(plan, promise, step, given, facts))
         checks: list[dict[str, Any]] = list(entry.manifest.value["checks"])
         failed = [check for check in checks if not check["passed"]]
         for check in checks:
@@ -289,119 +279,15 @@ class Work:
         compared = [model_folders(one.model) for one in stages if one is not None]
         reads = places(*compared, data_files(planned.data), metric_files(metric))
         piece = Piece("evaluate", label, kind, ingredients, payload, reads, plan.measured_at, metric.timed)
-        entry, _ = self._once(plan, piece)
+        entry, _ = self.jobs.once(plan, piece)
         values: dict[str, Any] = dict(entry.manifest.value["values"])
         if keep and entry.manifest.files:
             values["files"] = self._keep_files(entry, label)
         self.events.emit("metric", metric=planned.name, stage=stage.name, value=values.get(metric.key))
         return values
 
-    # -- one job --------------------------------------------------------------------------------------
-
-    def _once(self, plan: Plan, piece: Piece) -> tuple[Entry, bool]:
-        """Return the entry of a piece of work, and whether it had to be done."""
-        key = piece.key
-        with self._locks[key]:
-            if self.fresh and piece.kind != "fetch":
-                self._forget(key)
-            entry = self.store.find(key)
-            if entry is not None:
-                return entry, key in self._gathered_keys
-            # What runs share is waited for: two that begin together need it at the same time.
-            with self.store.lock(key, what=f"`{piece.name}`", wait=SHARED_WAIT if piece.kind == "prepare" else 0):
-                entry = self.store.find(key)  # another run may have finished it while we waited for nothing
-                if entry is not None:
-                    return entry, False
-                self.worked = True
-                with self.hosts.hold(piece.site, alone=piece.alone) as executor:
-                    folder, result = self._do(plan, executor, piece)
-                entry = self._publish(plan, piece, folder / "out", result)
-                _atomic.remove(folder)
-                return entry, True
-
-    def _chain(self, plan: Plan, pieces: list[Piece]) -> None:
-        """Do several pieces as one job and publish each that was done.
-
-        Raises:
-            PicualError: What stopped one of them; those before it are kept.
-        """
-        first = pieces[0]
-        links = [{"kind": one.kind, "label": one.name, "payload": dict(one.payload)} for one in pieces]
-        whole = Piece(
-            "chain", " + ".join(one.name for one in pieces), "chain", {"chain": [one.key for one in pieces]},
-            {"links": links}, tuple(dict.fromkeys(path for one in pieces for path in one.reads)), first.site,
-            memory=max(one.memory for one in pieces),
-        )  # fmt: skip
-        with contextlib.ExitStack() as held:
-            for one in sorted(pieces, key=lambda one: one.key):  # in one order, whoever else takes them
-                if self.fresh:
-                    self._forget(one.key)
-                held.enter_context(self.store.lock(one.key, what=f"`{one.name}`"))
-            self.worked = True
-            executor = held.enter_context(self.hosts.hold(whole.site))
-            folder, result = self._do(plan, executor, whole)
-            for number, (one, found) in enumerate(zip(pieces, result.value["results"], strict=False)):
-                if "error" in found:
-                    raise from_wire(found["error"])
-                own = replace(result, value=found["value"], seconds=found["seconds"])
-                content = chain.content_of(folder, number)
-                content.mkdir(parents=True, exist_ok=True)  # a check makes no files
-                if self.store.find(one.key) is None:
-                    self._publish(plan, one, content, own)
-                self._gathered_keys.add(one.key)
-            _atomic.remove(folder)
-
-    def _forget(self, key: str) -> None:
-        """Set a finished piece of work aside, once a run, and let go of an interrupted one's checkpoints."""
-        if key in self._again:
-            return
-        self._again.add(key)
-        if self.store.find(key) is not None:
-            self.store.set_aside(key)
-        self.store.drop_work(key)
-
-    def _do(self, plan: Plan, executor: Executor, piece: Piece) -> tuple[Path, Result]:
-        """Run a piece of work as a job; return its folder and how it ended well."""
-        folder = self.store.work(piece.key)
-        _atomic.remove(folder / "out")  # half a result of an interrupted run; its checkpoints are in scratch
-        site = piece.site or plan.sites["local"]
-        job = Job(
-            kind=piece.kind, label=piece.name, payload=piece.payload, seed=plan.recipe.seed, threads=site.threads,
-            memory_limit=None if site.host.elsewhere else memory_allowed(plan.machine), memory=piece.memory,
-            offline=self.offline, trust=plan.recipe.trust, log_level=plan.recipe.log_level, alone=piece.alone,
-            device=site.device if site.host.exact else "", reads=piece.reads,
-            libraries=piece.ingredients.get("libraries", {}) if site.host.exact else {},
-        )  # fmt: skip
-        job.write(folder)
-        try:
-            result = executor.run(folder, self.events.forward)
-        finally:
-            self._keep_log(folder, f"{piece.name} {folder.name[:8]}" if plan.search is not None else piece.name)
-        if result.error is not None:
-            raise from_wire(result.error)
-        return folder, result
-
-    def _publish(self, plan: Plan, piece: Piece, content: Path, result: Result) -> Entry:
-        site = piece.site or plan.sites["local"]
-        return self.store.publish(
-            content, ingredients=piece.ingredients, label=piece.label, value=result.value,
-            seconds=result.seconds, peak_rss=result.peak_rss, peak_anonymous=result.peak_anonymous,
-            made_in={"host": site.name, **result.made_in},
-        )  # fmt: skip
-
-    def _keep_log(self, folder: Path, name: str) -> None:
-        log = folder / "log.txt"
-        if log.exists():
-            place = self.folder / "logs"
-            place.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(log, place / f"{_file_name(name)}.txt")
-
     def _keep_files(self, entry: Entry, label: str) -> list[str]:
-        place = self.folder / "metrics" / _file_name(label)
+        place = self.folder / "metrics" / file_name(label)
         _atomic.remove(place)
         shutil.copytree(entry.content, place)
         return [str(place / name) for name in sorted(entry.manifest.files)]
-
-
-def _file_name(label: str) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in label)

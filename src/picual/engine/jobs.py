@@ -1,0 +1,143 @@
+"""Pieces of work as jobs: each done once, under its key, by whoever may run it, and published."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import threading
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+
+from picual import _atomic
+from picual.engine.events import EventLog
+from picual.engine.hosting import Hosting
+from picual.engine.piece import Piece
+from picual.errors import from_wire
+from picual.executors import chain
+from picual.executors.base import Executor
+from picual.executors.job import Job, Result
+from picual.plan import Plan, memory_allowed
+from picual.store.local import Entry, Store
+
+SHARED_WAIT = 600.0  # seconds
+
+
+class Jobs:
+    """What turns pieces of work into entries of the store.
+
+    Attributes:
+        worked: Whether any job ran; False: everything was there already.
+    """
+
+    def __init__(
+        self, store: Store, hosts: Hosting, events: EventLog, logs: Path, *, offline: bool, fresh: bool
+    ) -> None:
+        self.store, self.hosts, self.events, self.logs = store, hosts, events, logs
+        self.offline, self.fresh = offline, fresh
+        self.worked = False
+        self._again = set[str]()  # keys that were done again in this run
+        self._gathered = set[str]()  # keys that one job with others made in this run
+        self._locks = defaultdict[str, threading.Lock](threading.Lock)  # trials beside each other share steps
+
+    def once(self, plan: Plan, piece: Piece) -> tuple[Entry, bool]:
+        """Return the entry of a piece of work, and whether it had to be done."""
+        key = piece.key
+        with self._locks[key]:
+            if self.fresh and piece.kind != "fetch":
+                self._forget(key)
+            entry = self.store.find(key)
+            if entry is not None:
+                return entry, key in self._gathered
+            # What runs share is waited for: two that begin together need it at the same time.
+            with self.store.lock(key, what=f"`{piece.name}`", wait=SHARED_WAIT if piece.kind == "prepare" else 0):
+                entry = self.store.find(key)  # another run may have finished it while we waited for nothing
+                if entry is not None:
+                    return entry, False
+                self.worked = True
+                with self.hosts.hold(piece.site, alone=piece.alone) as executor:
+                    folder, result = self._do(plan, executor, piece)
+                entry = self._publish(plan, piece, folder / "out", result)
+                _atomic.remove(folder)
+                return entry, True
+
+    def together(self, plan: Plan, pieces: list[Piece]) -> None:
+        """Do several pieces as one job and publish each that was done.
+
+        Raises:
+            PicualError: What stopped one of them; those before it are kept.
+        """
+        first = pieces[0]
+        links = [{"kind": one.kind, "label": one.name, "payload": dict(one.payload)} for one in pieces]
+        whole = Piece(
+            "chain", " + ".join(one.name for one in pieces), "chain", {"chain": [one.key for one in pieces]},
+            {"links": links}, tuple(dict.fromkeys(path for one in pieces for path in one.reads)), first.site,
+            memory=max(one.memory for one in pieces),
+        )  # fmt: skip
+        with contextlib.ExitStack() as held:
+            for one in sorted(pieces, key=lambda one: one.key):  # in one order, whoever else takes them
+                if self.fresh:
+                    self._forget(one.key)
+                held.enter_context(self.store.lock(one.key, what=f"`{one.name}`"))
+            self.worked = True
+            executor = held.enter_context(self.hosts.hold(whole.site))
+            folder, result = self._do(plan, executor, whole)
+            for number, (one, found) in enumerate(zip(pieces, result.value["results"], strict=False)):
+                if "error" in found:
+                    raise from_wire(found["error"])
+                own = replace(result, value=found["value"], seconds=found["seconds"])
+                content = chain.content_of(folder, number)
+                content.mkdir(parents=True, exist_ok=True)  # a check makes no files
+                if self.store.find(one.key) is None:
+                    self._publish(plan, one, content, own)
+                self._gathered.add(one.key)
+            _atomic.remove(folder)
+
+    def _forget(self, key: str) -> None:
+        """Set a finished piece of work aside, once a run, and let go of an interrupted one's checkpoints."""
+        if key in self._again:
+            return
+        self._again.add(key)
+        if self.store.find(key) is not None:
+            self.store.set_aside(key)
+        self.store.drop_work(key)
+
+    def _do(self, plan: Plan, executor: Executor, piece: Piece) -> tuple[Path, Result]:
+        """Run a piece of work as a job; return its folder and how it ended well."""
+        folder = self.store.work(piece.key)
+        _atomic.remove(folder / "out")  # half a result of an interrupted run; its checkpoints are in scratch
+        site = piece.site or plan.sites["local"]
+        job = Job(
+            kind=piece.kind, label=piece.name, payload=piece.payload, seed=plan.recipe.seed, threads=site.threads,
+            memory_limit=None if site.host.elsewhere else memory_allowed(plan.machine), memory=piece.memory,
+            offline=self.offline, trust=plan.recipe.trust, log_level=plan.recipe.log_level, alone=piece.alone,
+            device=site.device if site.host.exact else "", reads=piece.reads,
+            libraries=piece.ingredients.get("libraries", {}) if site.host.exact else {},
+        )  # fmt: skip
+        job.write(folder)
+        try:
+            result = executor.run(folder, self.events.forward)
+        finally:
+            self._keep_log(folder, f"{piece.name} {folder.name[:8]}" if plan.search is not None else piece.name)
+        if result.error is not None:
+            raise from_wire(result.error)
+        return folder, result
+
+    def _publish(self, plan: Plan, piece: Piece, content: Path, result: Result) -> Entry:
+        site = piece.site or plan.sites["local"]
+        return self.store.publish(
+            content, ingredients=piece.ingredients, label=piece.label, value=result.value,
+            seconds=result.seconds, peak_rss=result.peak_rss, peak_anonymous=result.peak_anonymous,
+            made_in={"host": site.name, **result.made_in},
+        )  # fmt: skip
+
+    def _keep_log(self, folder: Path, name: str) -> None:
+        log = folder / "log.txt"
+        if log.exists():
+            self.logs.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(log, self.logs / f"{file_name(name)}.txt")
+
+
+def file_name(label: str) -> str:
+    """Return a label as the name of a file."""
+    return "".join(letter if letter.isalnum() else "-" for letter in label)
