@@ -32,6 +32,7 @@ bench: $(VENV)/ready
 	$(BIN)/python benchmarks/kill.py --times 10 --quantize fast
 	$(BIN)/python benchmarks/search.py compare
 	$(BIN)/python benchmarks/product_speeds.py
+	$(BIN)/python benchmarks/mlflow_folders.py
 	$(BIN)/python benchmarks/quantization.py memory --gigabytes 0.5 1 2 4
 ifneq ($(and $(MODEL),$(TEXT)),)
 	$(BIN)/python benchmarks/quantization.py quality "$(MODEL)" "$(TEXT)" --keep $(BENCH)/ours \

@@ -62,6 +62,9 @@ def _faults(made: MlflowModel, said: Mapping[str, Any]) -> Iterator[str]:
         yield "its weights are elsewhere"
     if [loaded.get("pipeline_model_type")] != list(made.config().get("architectures") or ())[:1]:
         yield f"it says that the network is a {loaded.get('pipeline_model_type')}"
+    dtype = made.config().get("dtype") or made.config().get("torch_dtype")
+    if loaded.get("torch_dtype") != (f"torch.{dtype}" if dtype else None):
+        yield f"it says that the weights are {loaded.get('torch_dtype')}"
     if loaded.get("components") != ["tokenizer"] or not loaded.get("tokenizer_type"):
         yield "it does not name the tokenizer"
     if served.get("loader_module") != "mlflow.transformers":

@@ -10,7 +10,8 @@ Cost: the time to read the checkpoint twice and write it once, the disk of one m
 Source: MLflow, "MLmodel" storage format and ``mlflow.transformers``, version 3.17.
 
 No byte of the checkpoint changes. The folder names no time and no place, and ``model_uuid`` comes from the
-content: the same model gives the same bytes. Packages are pinned to the versions that are installed where it is written.
+content: the same model gives the same bytes. Packages are pinned to the versions that are installed where it is
+written.
 """
 
 from __future__ import annotations

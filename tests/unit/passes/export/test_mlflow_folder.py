@@ -197,6 +197,7 @@ def test_an_honest_folder_passes_the_gate(given: HfModel, made: MlflowModel) -> 
         (no_template, "mlflow-tokenizer"),
         (described(model_binary="weights"), "mlflow-described"),
         (described(pipeline_model_type="MistralForCausalLM"), "mlflow-described"),
+        (described(torch_dtype="torch.bfloat16"), "mlflow-described"),
         (described(components=[]), "mlflow-described"),
         (junk, "mlflow-described"),
         (no_flavours, "mlflow-described"),
