@@ -12,6 +12,9 @@ Source: MLflow, "MLmodel" storage format and ``mlflow.transformers``, version 3.
 No byte of the checkpoint changes. The folder names no time and no place, and ``model_uuid`` comes from the
 content: the same model gives the same bytes. Packages are pinned to the versions that are installed where it is
 written.
+
+Packed weights load in MLflow where transformers needs no word on how: compressed-tensors without zero points. With
+them MLflow fails on a CPU, as it cannot be told to dequantize. GPTQ has not been tried.
 """
 
 from __future__ import annotations
