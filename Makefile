@@ -34,6 +34,7 @@ bench: $(VENV)/ready
 	$(BIN)/python benchmarks/scale.py --trials 1500 --workers 50
 	PICUAL_EVERYTHING=1 $(BIN)/python -m pytest tests/integration/test_ray.py
 	$(BIN)/python benchmarks/product_speeds.py
+	$(BIN)/python benchmarks/mlflow_folders.py
 	$(BIN)/python benchmarks/quantization.py memory --gigabytes 0.5 1 2 4
 ifneq ($(and $(MODEL),$(TEXT)),)
 	$(BIN)/python benchmarks/quantization.py quality "$(MODEL)" "$(TEXT)" --keep $(BENCH)/ours \

@@ -29,7 +29,7 @@ def place(result: RunResult, store: Store, *, name: str = "model") -> None:
         result.placed = True
         return
     with _atomic.new_folder(result.output / name) as folder:
-        hand_out(stage.model.path, folder)
+        hand_out(stage.model.whole, folder)
         if isinstance(stage.model, HfAdapter):
             _name_base(folder, stage.model)
     if name == "model":

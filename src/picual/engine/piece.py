@@ -61,7 +61,7 @@ def model_folders(model: Model | None) -> list[Path]:
     """Return the folders of a model, those it stands on included."""
     if model is None:
         return []
-    return [model.path, *(model_folders(model.base) if isinstance(model, HfAdapter) else [])]
+    return [model.whole, *(model_folders(model.base) if isinstance(model, HfAdapter) else [])]
 
 
 def data_files(data: Mapping[str, DataConfig]) -> list[Path]:

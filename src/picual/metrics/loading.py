@@ -30,6 +30,7 @@ TRANSFORMERS = ("torch", "transformers", "transformers.modeling_utils", "transfo
                 "transformers.tokenization_utils_tokenizers")  # fmt: skip
 LIBRARIES = {
     "hf": TRANSFORMERS,
+    "mlflow": TRANSFORMERS,
     "hf-adapter": (*TRANSFORMERS, "peft"),
     "genai": ("onnxruntime_genai",),
     "onnx": ("onnxruntime",),

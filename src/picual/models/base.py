@@ -21,6 +21,11 @@ class Model:
 
     path: Path
 
+    @property
+    def whole(self) -> Path:
+        """Return all that a user is handed: more than ``path`` where that is a part of a larger folder."""
+        return self.path
+
     def to_wire(self, folder: Path | None = None, given: Model | None = None) -> dict[str, Any]:
         """Return the JSON form relative to ``folder``, or absolute; ``given`` is the step's input model."""
         if given is not None and self == given:

@@ -103,6 +103,11 @@ class IntegersKept(Promise):
 
 
 @dataclass(frozen=True, kw_only=True)
+class MlflowFolderWritten(Promise):
+    """Every tensor and the config are the given ones; ``MLmodel`` points at them, and at the same tokenizer."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class WeightsExported(Promise):
     """Every linear of the exported file, read back, is its source's weight at the asked width."""
 

@@ -26,6 +26,7 @@ BUILT_IN: dict[str, str] = {
     "autoround": "picual.passes.quantize.autoround:AutoRound",
     "build-genai": "picual.passes.export.genai:BuildGenai",
     "export-transformers": "picual.passes.export.transformers_folder:ExportTransformers",
+    "export-mlflow": "picual.passes.export.mlflow_folder:ExportMlflow",
 }
 GROUP = "picual.passes"
 

@@ -31,6 +31,8 @@ def track(report: Mapping[str, Any], uri: str) -> str:
     """
     _lazy.need("mlflow", extra="mlflow", by="tracking")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    # Else the client writes the address of every run to stdout, between the lines of `--json`.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 

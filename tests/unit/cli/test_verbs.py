@@ -187,6 +187,22 @@ def test_look_at_sizes_keeps_the_limit_and_says_that_it_is_one(folder: Path) -> 
     assert "a run looks at text" not in picual("quantize", folder / "tiny", "--dry-run", "--json").stderr
 
 
+def test_an_mlflow_folder_is_handed_out_whole_and_read_again(folder: Path) -> None:
+    store, made = ("--store", folder / "store"), folder / "logged"
+    ended = picual("export", folder / "tiny", "-o", made, "--format", "mlflow", *store)
+    assert ended.exit_code == 0, (ended.exception, ended.output)
+    assert (made / "model" / "MLmodel").is_file()
+    assert "model/model.safetensors" in json.loads((made / "manifest.json").read_text())["files"]
+
+    ended = picual("export", made, "-o", folder / "again", "--format", "mlflow", *store)
+    assert ended.exit_code == 0, (ended.exception, ended.output)
+    for name in ("MLmodel", "model/model.safetensors"):
+        assert (folder / "again/model" / name).read_bytes() == (made / "model" / name).read_bytes()
+
+    ended = picual("export", folder / "tiny", "--format", "mlflow", "--block", "32")
+    assert "mlflow takes the checkpoint as it is" in ended.output
+
+
 def test_field_of_another_format_is_a_mistake(folder: Path) -> None:
     ended = picual("export", folder / "tiny", "--format", "gptq", "--block", "32")
     assert ended.exit_code == 2

@@ -20,6 +20,7 @@ CHECKERS: dict[str, str] = {
     "WeightsQuantized": "picual.engine.verification.quantized:check",
     "WeightsScaled": "picual.engine.verification.scaled:check",
     "IntegersKept": "picual.engine.verification.packed:check",
+    "MlflowFolderWritten": "picual.engine.verification.mlflow_folder:check",
     "WeightsExported": "picual.engine.verification.weights:check",
     "RuntimeAgrees": "picual.engine.verification.fidelity:check",
     "PromptContractKept": "picual.engine.verification.prompt:check",
