@@ -59,8 +59,12 @@ def status(output: Path, as_json: bool) -> None:
 @runs.command()
 @_OUTPUT
 @click.option("--step", help="Of this step alone.")
-def logs(output: Path, step: str | None) -> None:
+@options.json_option
+def logs(output: Path, step: str | None, as_json: bool) -> None:
     """Print what the steps of the run in OUTPUT, and its driver if it is detached, have said."""
+    if as_json:
+        render.show_json({file.stem: file.read_text(errors="replace") for file in api.logs(output, step)})
+        return
     for file in api.logs(output, step):
         click.echo(f"== {file.name}")
         click.echo(file.read_text(encoding="utf-8", errors="replace").rstrip())
@@ -68,20 +72,25 @@ def logs(output: Path, step: str | None) -> None:
 
 @runs.command()
 @_OUTPUT
-def cancel(output: Path) -> None:
+@options.json_option
+def cancel(output: Path, as_json: bool) -> None:
     """Stop the run in OUTPUT, and its job elsewhere; the same recipe continues it."""
     if not api.cancel(output):
         raise BadValue(f"nothing drives the run in `{output}`", hint=f"picual runs status {output}")
     click.echo("stopping", err=True)
+    if as_json:
+        render.show_json({"output": str(output), "stopping": True})
 
 
 @runs.command()
 @_OUTPUT
-def fetch(output: Path) -> None:
+@options.json_option
+def fetch(output: Path, as_json: bool) -> None:
     """Go on with the run in OUTPUT whose driver went away: bring home what its jobs have made, and do the rest."""
     found = api.standing(output)
     if found.state != "died" or not found.command:
         hint = f"picual runs status {output}"
         raise BadValue(f"there is nothing to fetch: the run in `{output}` is {found.state}", hint=hint)
-    command = [word for word in found.command if word != "--detach"]
+    command = [word for word in found.command if word not in {"--detach", "--json"}]
+    command += ["--json"] if as_json else []
     click.get_current_context().exit(subprocess.run(command, cwd=found.folder, check=False).returncode)
