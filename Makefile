@@ -32,7 +32,7 @@ bench: $(VENV)/ready
 	$(BIN)/python benchmarks/kill.py --times 10 --quantize fast
 	$(BIN)/python benchmarks/search.py compare
 	$(BIN)/python benchmarks/scale.py --trials 1500 --workers 50
-	PICUAL_EVERYTHING=1 $(BIN)/python -m pytest tests/integration/test_ray.py
+	PICUAL_EVERYTHING=1 $(BIN)/python -m pytest tests/integration/test_ray.py tests/integration/test_azure.py
 	$(BIN)/python benchmarks/product_speeds.py
 	$(BIN)/python benchmarks/mlflow_folders.py
 	$(BIN)/python benchmarks/quantization.py memory --gigabytes 0.5 1 2 4

@@ -115,6 +115,7 @@ def test_a_node_that_dies_in_the_middle_of_a_step_costs_one_interval(
     assert {one["made_in"]["host"] for one in outcome.report["steps"]} == {"cluster"}
 
 
+@pytest.mark.skipif(not EVERYTHING, reason="a minute; `make bench` runs it, and here one dies in tests/unit/cli")
 def test_a_driver_that_dies_is_followed_by_another_that_goes_on(
     recipe: dict[str, Any], here: Path, machines: Machines, tmp_path: Path
 ) -> None:
