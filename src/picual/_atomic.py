@@ -8,9 +8,10 @@ import os
 import shutil
 import stat
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:
@@ -19,26 +20,33 @@ def write_text(path: Path, text: str, *, durable: bool = True) -> None:
     What is worth nothing after a power cut, as it is then made again, need not be ``durable``: that costs two
     waits for the disk.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.parent / f".{path.name}.{os.getpid()}.{threading.get_ident()}"
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+        with _opened(temporary) as file:
             file.write(text)
             file.flush()
             if durable:
                 os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)  # mkstemp makes files only their owner can read
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
     if durable:
         sync_folder(path.parent)
 
 
+def _opened(path: Path) -> TextIO:
+    try:
+        return path.open("w", encoding="utf-8", newline="\n")
+    except FileNotFoundError:  # most often the folder is there
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("w", encoding="utf-8", newline="\n")
+
+
 def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
-    """Write ``value`` as indented JSON in one step."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n", durable=durable)
+    """Write ``value`` as JSON in one step: indented if people read it, which is what lasts."""
+    # Indented JSON is written by Python, the other by C: ten times as fast.
+    write_text(path, json.dumps(value, indent=2 if durable else None, ensure_ascii=False) + "\n", durable=durable)
 
 
 @contextlib.contextmanager
@@ -60,9 +68,9 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 def publish(folder: Path, path: Path) -> None:
     """Sync ``folder`` and rename it to ``path`` (same file system), replacing what stood there."""
-    for file in folder.rglob("*"):
-        if file.is_file():
-            _sync(file)
+    for root, _, names in os.walk(folder):
+        for name in names:
+            _sync(Path(root, name))
     old = None
     if path.exists():
         old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))

@@ -12,7 +12,7 @@ from typing import Any
 
 Listener = Callable[[Mapping[str, Any]], None]
 
-DURABLE = ("run", "step", "check", "metric", "trial")  # events that must survive a power cut; progress need not
+DURABLE = ("run", "step", "check", "metric", "trial")  # whose end must survive a power cut; progress need not
 
 
 class EventLog:
@@ -33,7 +33,7 @@ class EventLog:
         with self._lock:
             self._stream.write(json.dumps(event, ensure_ascii=False) + "\n")
             self._stream.flush()
-            if event["event"] in DURABLE:
+            if event["event"] in DURABLE and event.get("status") != "start":
                 os.fsync(self._stream.fileno())
             for listener in self._listeners:
                 listener(event)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import shutil
 import threading
-from collections import defaultdict
+import weakref
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from picual import _atomic
+from picual.engine.desk import Desk
 from picual.engine.events import EventLog
 from picual.engine.hosting import Hosting
 from picual.engine.piece import Piece
@@ -21,6 +24,7 @@ from picual.plan import Plan, memory_allowed
 from picual.store.local import Entry, Store
 
 SHARED_WAIT = 600.0  # seconds
+Held = TypeVar("Held")
 
 
 class Jobs:
@@ -28,6 +32,7 @@ class Jobs:
 
     Attributes:
         worked: Whether any job ran; False: everything was there already.
+        desk: Left while a job runs, or waits to.
     """
 
     def __init__(
@@ -38,25 +43,29 @@ class Jobs:
         self.worked = False
         self._again = set[str]()  # keys that were done again in this run
         self._gathered = set[str]()  # keys that one job with others made in this run
-        self._locks = defaultdict[str, threading.Lock](threading.Lock)  # trials beside each other share steps
+        self.desk = Desk()
+        # Candidates beside each other share steps. A lock is gone with the last thread that knows it.
+        self._locks = weakref.WeakValueDictionary[str, threading.Lock]()
 
     def once(self, plan: Plan, piece: Piece) -> tuple[Entry, bool]:
         """Return the entry of a piece of work, and whether it had to be done."""
         key = piece.key
-        with self._locks[key]:
+        # What runs share is waited for: two that begin together need it at the same time.
+        wait = SHARED_WAIT if piece.kind == "prepare" else 0
+        with self._entered(self._locks.setdefault(key, threading.Lock())):
             if self.fresh and piece.kind != "fetch":
                 self._forget(key)
             entry = self.store.find(key)
             if entry is not None:
                 return entry, key in self._gathered
-            # What runs share is waited for: two that begin together need it at the same time.
-            with self.store.lock(key, what=f"`{piece.name}`", wait=SHARED_WAIT if piece.kind == "prepare" else 0):
+            with self._entered(self.store.lock(key, what=f"`{piece.name}`", wait=wait)):
                 entry = self.store.find(key)  # another run may have finished it while we waited for nothing
                 if entry is not None:
                     return entry, False
                 self.worked = True
-                with self.hosts.hold(piece.site, alone=piece.alone) as executor:
+                with self._entered(self.hosts.hold(piece.site, alone=piece.alone)) as executor:
                     folder, result = self._do(plan, executor, piece)
+                (folder / "out").mkdir(exist_ok=True)  # elsewhere a measurement makes no files
                 entry = self._publish(plan, piece, folder / "out", result)
                 _atomic.remove(folder)
                 return entry, True
@@ -93,6 +102,14 @@ class Jobs:
                 self._gathered.add(one.key)
             _atomic.remove(folder)
 
+    @contextlib.contextmanager
+    def _entered(self, waits: contextlib.AbstractContextManager[Held]) -> Iterator[Held]:
+        """Enter what may be held by another thread, which may need the desk to let go of it."""
+        with contextlib.ExitStack() as held:
+            with self.desk.left():
+                entered = held.enter_context(waits)
+            yield entered
+
     def _forget(self, key: str) -> None:
         """Set a finished piece of work aside, once a run, and let go of an interrupted one's checkpoints."""
         if key in self._again:
@@ -116,7 +133,8 @@ class Jobs:
         )  # fmt: skip
         job.write(folder)
         try:
-            result = executor.run(folder, self.events.forward)
+            with self.desk.left():
+                result = executor.run(folder, self.events.forward)
         finally:
             self._keep_log(folder, f"{piece.name} {folder.name[:8]}" if plan.search is not None else piece.name)
         if result.error is not None:

@@ -8,9 +8,8 @@ folder: what others see there is always a whole, verified model that keeps all b
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -53,7 +52,6 @@ from picual.search.study import Study
 from picual.search.trial import State, Trial
 
 MEASURING = 15.0  # seconds, roughly, that measuring a candidate takes
-PLANS_KEPT = 256
 STUDY = "study.jsonl"
 CLOSEST = "closest"  # the folder of the closest candidate when none keeps all bounds
 Done = TypeVar("Done")
@@ -70,7 +68,7 @@ class Search:
         self.store = work.store
         self.broken = set[str]()  # keys of steps that did not pass verification
         self._plans: dict[str, Plan] = {}  # of the last candidates: one is asked for several times in a trial
-        self._lock = threading.Lock()  # trials beside each other ask for plans
+        self._plans_kept = max(16, 2 * len(work.hosts))
         self._baseline: Values = {}
         self._least: Trial | None = None  # of the feasible ones, that with the least loss; None: to be looked for
         self._made = set[str]()  # keys that finished trials have made
@@ -135,19 +133,20 @@ class Search:
     def plan_of(self, candidate: Candidate) -> Plan:
         """Return the plan of a candidate."""
         key = fingerprint.digest(dict(candidate))
-        with self._lock:
-            known = self._plans.get(key)
-        if known is not None:
+        if (known := self._plans.get(key)) is not None:
             return known
         made = variant(self.plan, candidate, self.store, self.work.digests)
-        with self._lock:
-            if len(self._plans) >= PLANS_KEPT:
-                del self._plans[next(iter(self._plans))]
-            self._plans[key] = made
+        if len(self._plans) >= self._plans_kept:
+            del self._plans[next(iter(self._plans))]
+        self._plans[key] = made
         return made
 
     def outlook(self, candidate: Candidate) -> Outlook:
         """Return what is known of a candidate before it is tried."""
+        with self.work.desk.taken():
+            return self._outlook(candidate)
+
+    def _outlook(self, candidate: Candidate) -> Outlook:
         plan = self.plan_of(candidate)
         cost = sum(
             step.forecast.seconds if step.forecast is not None else 1.0
@@ -171,6 +170,10 @@ class Search:
 
     def attempt(self, number: int, candidate: Candidate) -> Trial:
         """Make and measure one candidate; what goes wrong with it is its result."""
+        with self.work.desk.taken():
+            return self._attempt(number, candidate)
+
+    def _attempt(self, number: int, candidate: Candidate) -> Trial:
         started = time.monotonic()
         self.work.events.emit(
             "trial", status="start", number=number, of=self.settings.trials, candidate=dict(candidate)
@@ -265,8 +268,12 @@ class Search:
 
     # -- the best so far --------------------------------------------------------------------------------
 
-    def settle(self, trial: Trial, others: list[Trial]) -> Trial:
+    def settle(self, trial: Trial, others: Sequence[Trial]) -> Trial:
         """Verify and place a trial that leads; one that does not pass verification has failed."""
+        with self.work.desk.taken():
+            return self._settled(trial, others)
+
+    def _settled(self, trial: Trial, others: Sequence[Trial]) -> Trial:
         leads = self._leads(trial, others)
         if leads:
             try:
@@ -283,7 +290,7 @@ class Search:
         )  # fmt: skip
         return trial
 
-    def _leads(self, trial: Trial, others: list[Trial]) -> bool:
+    def _leads(self, trial: Trial, others: Sequence[Trial]) -> bool:
         """Say whether a trial is the best so far.
 
         One that neither has the least loss nor ties with the one that has is not, whatever the others are: of many
@@ -320,7 +327,7 @@ class Search:
 
     # -- the end ----------------------------------------------------------------------------------------
 
-    def describe(self, trials: list[Trial]) -> None:
+    def describe(self, trials: Sequence[Trial]) -> None:
         """Put what was tried into the result, best first."""
         found = self.result.search
         assert found is not None
@@ -332,7 +339,7 @@ class Search:
         found.tied = sorted(trial.number for trial in tied)
         found.front = sorted(trial.number for trial in ranking.front(trials))
 
-    def _hopeless(self, trials: list[Trial]) -> list[Trial]:
+    def _hopeless(self, trials: Sequence[Trial]) -> list[Trial]:
         """Return the candidates that need no trial, numbered on: what is known beforehand rules them out."""
         if (self.plan.space.size or samplers.LARGEST_MODELLED) >= samplers.LARGEST_MODELLED:
             return []
@@ -346,7 +353,7 @@ class Search:
                 found.append(self._ruled_out(blank, self.plan_of(candidate), outlook))
         return found
 
-    def choose(self, trials: list[Trial]) -> None:
+    def choose(self, trials: Sequence[Trial]) -> None:
         """Leave the best trial in the output folder, verified.
 
         Raises:
@@ -367,7 +374,7 @@ class Search:
             return
         self._nothing_fits(left)
 
-    def _nothing_fits(self, trials: list[Trial]) -> None:
+    def _nothing_fits(self, trials: Sequence[Trial]) -> None:
         found = self.result.search
         assert found is not None
         closest = ranking.closest([*trials, *found.ruled_out])

@@ -40,7 +40,7 @@ class Work:
         self.offline, self.fresh = offline, fresh
         self.jobs = Jobs(store, hosts, events, evidence / "logs", offline=offline, fresh=fresh)
         self._began = time.monotonic()
-        self.hosts, self.digests = hosts, digests
+        self.hosts, self.digests, self.desk = hosts, digests, self.jobs.desk
         self._hashed = set[str]()  # keys whose files were hashed in this run
 
     @property

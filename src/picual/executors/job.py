@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,11 +51,9 @@ class Job:
     log_level: str = "info"  # what libraries must think important enough to reach log.txt
 
     def write(self, folder: Path) -> None:
-        """Put ``job.json`` into a job folder, and make the folders beside it."""
-        (folder / "out").mkdir(parents=True, exist_ok=True)
-        (folder / "scratch").mkdir(exist_ok=True)
+        """Put ``job.json`` into a job folder."""
         (folder / "result.json").unlink(missing_ok=True)
-        _atomic.write_json(folder / "job.json", {"version": 1, **asdict(self)}, durable=False)
+        _atomic.write_json(folder / "job.json", {"version": 1, **vars(self)}, durable=False)
 
     @classmethod
     def read(cls, folder: Path) -> Job:
@@ -78,7 +76,7 @@ class Result:
 
     def write(self, folder: Path) -> None:
         """Put ``result.json`` into a job folder."""
-        _atomic.write_json(folder / "result.json", asdict(self), durable=False)
+        _atomic.write_json(folder / "result.json", vars(self), durable=False)
 
     @classmethod
     def read(cls, folder: Path) -> Result:

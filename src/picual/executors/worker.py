@@ -41,6 +41,8 @@ PARENT_POLL = 0.2  # seconds between two looks at whether the driver is still th
 def run_job(folder: Path) -> Result:
     """Run the job in ``folder`` in this process, write ``result.json`` and return it."""
     job = Job.read(folder)
+    for name in ("out", "scratch"):
+        (folder / name).mkdir(exist_ok=True)
     started = time.monotonic()
     with (
         filelock.FileLock(folder / "worker.lock"),

@@ -6,9 +6,9 @@ import dataclasses
 import functools
 import json
 import types
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from picual.errors import nearest
 from picual.recipe import sizes
@@ -131,8 +131,13 @@ def near_choice(value: Any, hint: Any) -> str:
     return nearest(value, choices) if isinstance(value, str) and choices else ""
 
 
-def hints_of(kind: type[Any]) -> dict[str, Any]:
+def hints_of(kind: type[Any]) -> Mapping[str, Any]:
     """Return the types of the fields of a dataclass."""
+    return _hints_of(cast("Hashable", kind))
+
+
+@functools.cache  # a search asks for the same few in every trial, and each takes a millisecond
+def _hints_of(kind: Any) -> Mapping[str, Any]:
     return get_type_hints(kind, include_extras=True)
 
 

@@ -7,13 +7,13 @@ written; it is cut off.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from picual.search.parameters import Candidate, Space
 from picual.search.samplers import optuna_terms
-from picual.search.samplers.base import History, OptunaSampler, Outlook, Sampler
+from picual.search.samplers.base import History, OptunaSampler, Outlook, Sampler, digest_of
 from picual.search.samplers.draws import draw
 from picual.search.samplers.optuna_terms import params_of, suggest
 from picual.search.settings import Settings
@@ -48,22 +48,27 @@ class Study:
             directions=["minimize"] * max(1, len(settings.objectives)),
         )  # fmt: skip
         self._ended = self._recorded()
+        self._finished: list[Trial] | None = None  # those of them that are not tried again; None: to be listed
         self._last = max(self._ended, default=0)  # the highest number that was ever given
         self._again: list[tuple[int, Asked]] = []
         self._again = list(self._lost())
         self._again = sorted([*self._again, *self._to_retry()], key=lambda again: again[0])
+        self._finished = None
+        known = (*(trial.candidate for trial in self._ended.values()), *(lost for _, (_, lost) in self._again))
+        self._tried = {digest_of(candidate) for candidate in known}
 
     @property
-    def trials(self) -> list[Trial]:
+    def trials(self) -> Sequence[Trial]:
         """Finished trials, in the order they were asked for; of one that was tried again the last end."""
-        again = {*self._open, *(number for number, _ in self._again)}
-        return [trial for number, trial in self._ended.items() if number not in again]
+        if self._finished is None:
+            again = {*self._open, *(number for number, _ in self._again)}
+            self._finished = [trial for number, trial in self._ended.items() if number not in again]
+        return self._finished
 
     @property
     def ended(self) -> int:
         """How many trials have finished and are not tried again."""
-        again = {*self._open, *(number for number, _ in self._again)}
-        return len(self._ended) - sum(number in self._ended for number in again)
+        return len(self.trials)
 
     def _recorded(self) -> dict[int, Trial]:
         """Read the finished trials, once: whoever is here is the only one that adds to them."""
@@ -97,6 +102,7 @@ class Study:
         number = self._unused()
         asked[0].set_user_attr(NUMBER, number)  # from here on it is gone on with after a kill
         self._open[number] = asked
+        self._tried.add(digest_of(asked[1]))
         return number, asked[1]
 
     def _asked(self, sampler: Sampler, history: History) -> Asked | None:
@@ -118,7 +124,7 @@ class Study:
         return History(
             space=self.space, settings=self.settings, trials=self.trials,
             pending=[candidate for _, candidate in under_way],
-            asked=self._unused() - 1, seed=self.seed, outlook=outlook,
+            asked=self._unused() - 1, seed=self.seed, outlook=outlook, tried=self._tried,
         )  # fmt: skip
 
     def tell(self, trial: Trial) -> None:
@@ -127,6 +133,10 @@ class Study:
         asked.set_user_attr(TRIAL, json.dumps(trial.to_wire()))
         in_order = trial.number > self._last or trial.number in self._ended
         self._ended[trial.number] = trial
+        if trial.number > self._last and self._finished is not None:
+            self._finished.append(trial)
+        else:
+            self._finished = None
         if not in_order:  # of one that was lost, and asked for again after others
             self._ended = dict(sorted(self._ended.items()))
         self._last = max(self._last, trial.number)

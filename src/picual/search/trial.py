@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -66,7 +65,7 @@ class Trial:
 
     def to_wire(self) -> dict[str, Any]:
         """Return the JSON form."""
-        return dataclasses.asdict(self)
+        return dict(vars(self))
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> Trial:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,8 @@ class Manifest:
     created: str = ""  # ISO time, of the entry and not of its content
 
     def write(self, folder: Path) -> None:
-        """Put the manifest into an entry's folder."""
-        _atomic.write_json(folder / "manifest.json", {"version": 1, **asdict(self)})
+        """Put the manifest into an entry's folder, which is yet to be published."""
+        _atomic.write_json(folder / "manifest.json", {"version": 1, **vars(self)}, durable=False)
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:

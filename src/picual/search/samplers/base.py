@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
+from picual import fingerprint
 from picual.search.parameters import Candidate, Space
 from picual.search.settings import Settings
 from picual.search.trial import Trial
@@ -46,6 +49,7 @@ class History:
         asked: How many were asked for so far: with the seed it decides every random choice, so that a study that
             was killed goes on as if it had not been.
         outlook: Tells what is known of a candidate beforehand.
+        tried: Digests of the candidates of ``trials`` and ``pending``, if whoever makes this keeps them.
     """
 
     space: Space
@@ -55,6 +59,7 @@ class History:
     asked: int
     seed: int
     outlook: Callable[[Candidate], Outlook]
+    tried: AbstractSet[str] | None = None
 
     def seed_of(self, attempt: int) -> int:
         """Return the seed of one draw."""
@@ -62,7 +67,18 @@ class History:
 
     def is_new(self, candidate: Candidate) -> bool:
         """Say whether a candidate was not tried yet and is not under way."""
-        return all(dict(trial.candidate) != candidate for trial in self.trials) and candidate not in self.pending
+        return digest_of(candidate) not in self._known
+
+    @functools.cached_property
+    def _known(self) -> AbstractSet[str]:
+        if self.tried is not None:
+            return self.tried
+        return {digest_of(one) for one in (*(trial.candidate for trial in self.trials), *self.pending)}
+
+
+def digest_of(candidate: Candidate) -> str:
+    """Return what tells a candidate from any other."""
+    return fingerprint.digest(dict(candidate))
 
 
 class Sampler(Protocol):
