@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 from picual.engine.desk import Desk
@@ -18,6 +19,7 @@ def test_one_works_at_a_time() -> None:
             with desk.taken():
                 here[0] += 1
                 most[0] = max(most[0], here[0])
+                time.sleep(0)
                 here[0] -= 1
 
     with ThreadPoolExecutor(8) as pool:

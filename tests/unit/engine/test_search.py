@@ -6,6 +6,7 @@ import json
 import math
 import os
 import signal
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from picual import api, report
 from picual.errors import JobLost, NothingFits, StepFailed
 from picual.executors.base import OnEvent
 from picual.executors.inline import InlineExecutor
-from picual.executors.job import Result
+from picual.executors.job import Job, Result
 from picual.metrics import registry as metric_registry
 from picual.metrics.base import Metric, MetricContext
 from picual.models import GenaiModel, HfModel, Model
@@ -84,6 +85,19 @@ class ForkExecutor(InlineExecutor):
         return Result.read(folder)
 
 
+class MeetingExecutor(InlineExecutor):
+    """Begins a pass only when another one is about to begin; what is global is then used in turn."""
+
+    meeting = threading.Barrier(2, timeout=60)
+    turn = threading.Lock()
+
+    def run(self, folder: Path, on_event: OnEvent) -> Result:
+        if Job.read(folder).kind == "pass":
+            self.meeting.wait()
+        with self.turn:
+            return super().run(folder, on_event)
+
+
 @pytest.fixture
 def planted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(pass_registry.BUILT_IN, "odd-export", f"{__name__}:OddExport")
@@ -126,6 +140,14 @@ def test_the_best_candidate_is_placed_verified_and_reported(tiny_recipe: Write, 
     manifest = json.loads((outcome.output / "manifest.json").read_text())
     assert manifest["key"] == trials[0]["keys"][-1]
     assert manifest["recipe"]["passes"]["build-genai"]["block"] == trials[0]["candidate"]["build-genai.block"]
+
+
+def test_candidates_are_made_beside_each_other(tiny_recipe: Write) -> None:
+    recipe = with_search(tiny_recipe(), {"minimize": "divergence", "trials": 2, "parallel": 2, "sampler": "grid"})
+
+    found = api.run({**recipe, "threads": 1}, executor=MeetingExecutor).report
+
+    assert [one["state"] for one in found["trials"]] == ["complete", "complete"]
 
 
 def test_a_second_run_does_nothing_and_a_larger_budget_goes_on(tiny_recipe: Write) -> None:
