@@ -5,4 +5,4 @@ It imports no pass's writer and trusts no journal: what it finds in the files is
 
 from __future__ import annotations
 
-GATE_VERSION = 6  # part of every verification's key: raise it when a check or a bound changes
+GATE_VERSION = 7  # part of every verification's key: raise it when a check or a bound changes

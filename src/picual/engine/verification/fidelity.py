@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
     from picual.numerics.divergence import Divergence
 
+# Windows of a second look, without rounded activations. A fault is in a weight or in a node, so it shows at nearly
+# every token; all of them took a sixth of a build, as float kernels are the slowest of the three.
+LOOKS = 2
 LAST = 2e-2  # of a logit: one row takes another kernel than many, and sums in another order
 
 
@@ -62,7 +65,7 @@ def _agreement(promise: RuntimeAgrees, given: HfCheckpoint, runtime: _Runtime) -
     states = reference.hidden(windows)
     rounded = _rounding_block(exported)
     alone, deployed = runtime.as_deployed(windows)
-    exact = runtime.in_floats(windows) if rounded else iter(())
+    exact = runtime.in_floats(windows[:LOOKS]) if rounded else iter(())
     floats, as_deployed = Divergence(), Divergence()
     with reference.head() as logits:
         for number, state in enumerate(states):
@@ -72,11 +75,12 @@ def _agreement(promise: RuntimeAgrees, given: HfCheckpoint, runtime: _Runtime) -
             if alone is not None and number == 0:
                 yield _last_as_in_all(alone, found[-1])
             del found  # before the next are made: together they may be large
-            if rounded:
+            if rounded and number < LOOKS:
                 floats.add(expected, next(exact))
             del expected
     text = "of built-in text" + ("" if runtime.adapter is None else f", with adapter `{runtime.adapter.name}`")
-    yield Check("runtime-tokens", floats.positions >= TOKENS, floats.positions, TOKENS, text)
+    tokens = (as_deployed if rounded else floats).positions
+    yield Check("runtime-tokens", tokens >= TOKENS, tokens, TOKENS, text)
     yield from _in_floats(floats, halves=_in_halves(promise, exported), rounded=bool(rounded))
     if rounded:
         yield from _with_rounded_activations(as_deployed)
