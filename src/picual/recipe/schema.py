@@ -103,6 +103,7 @@ class Recipe:
     output: str = "out"  # relative to the recipe's folder unless absolute
     store: str | None = None  # None: the user's default store
     tracking: str | None = None  # address of an MLflow server that gets the report
+    register: Mapping[str, Any] | None = None  # where the result becomes a version of a model; see `registering`
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     trust: bool = False
     folder: str = "."  # that relative paths are relative to
