@@ -13,6 +13,8 @@ from picual.recipe.olive.goals import Goals
 from picual.recipe.olive.metrics import read_metrics
 from picual.recipe.olive.model import read_model
 from picual.recipe.olive.notes import Ledger, Path_
+from picual.recipe.olive.packaging import KEY as PACKAGING
+from picual.recipe.olive.packaging import read_packaging
 from picual.recipe.olive.passes import read_passes
 from picual.recipe.olive.reader import Found, Reader
 from picual.recipe.olive.resource import read_client
@@ -54,6 +56,7 @@ def import_config(document: Document, *, folder: Path | None = None) -> Recipe:
     unused_hardware(context, systems, target_name)
     metrics, goals = read_metrics(context, top, sets, engine)
     holdouts = _held_out(context, sets)
+    register = read_packaging(context, reader, systems, makes_a_model=bool(steps))
     _unused_client(context, top, systems)
     recipe = Recipe(
         model=dataclasses.replace(model.source, trust_remote_code=context.trust),
@@ -67,20 +70,27 @@ def import_config(document: Document, *, folder: Path | None = None) -> Recipe:
         output=engine.output,
         store=engine.store,
         log_level=engine.log_level,
+        register=register,
         folder=str(context.folder),
         file=document.file,
         dialect="olive",
         data_places={**sets.places, **holdouts},
     )
     search = search_of(context, engine.strategy, goals, recipe)
+    packaged = {} if register is None else {"register": _path_of(reader, PACKAGING)}
     searched = {} if search is None else _search_places(engine.strategy, goals)
     return dataclasses.replace(
         recipe,
         search=search,
         notes=ledger.close(),
-        places=_places(ledger, {**engine.where, **target_places, **searched}),
+        places=_places(ledger, {**engine.where, **target_places, **packaged, **searched}),
         problems=(*document.problems, *ledger.problems),
     )
+
+
+def _path_of(reader: Reader, key: str) -> Path_:
+    found = reader.find(key)
+    return (key,) if found is None else found.path
 
 
 def _measured_on(systems: Systems, host: str, target: str | None) -> str | None:
