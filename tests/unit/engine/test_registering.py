@@ -78,6 +78,21 @@ def test_what_is_registered_is_told_wherever_the_report_is(written: dict[str, An
     assert sentence in (tmp_path / "out" / "report.md").read_text()
 
 
+def test_an_adapter_is_registered_as_it_lies_in_the_output_folder(
+    written: dict[str, Any], tiny_recipe: Write, workspace: Workspace, azure: Azure, tmp_path: Path
+) -> None:
+    written["passes"] = {"lora": tiny_recipe()["passes"]["lora"]}
+
+    outcome = go(written)
+
+    azure.client(workspace).models.download("tone", "1", download_path=str(tmp_path / "back"))
+    files = json.loads((tmp_path / "out" / "manifest.json").read_text())["files"]
+    for name, facts in files.items():
+        (back,) = (tmp_path / "back").rglob(name)
+        assert back.read_bytes() == (outcome.model / name).read_bytes()
+        assert facts["sha256"] == fingerprint.file_digest(back)
+
+
 def test_the_same_command_registers_nothing_again(
     written: dict[str, Any],
     workspace: Workspace,
