@@ -75,6 +75,7 @@ def lineage(result: RunResult) -> dict[str, str]:
     return {
         "picual_version": __version__,
         "picual_source": shown(recipe.model.uri),
+        **({} if recipe.model.adapter is None else {"picual_adapter": shown(recipe.model.adapter)}),
         "picual_source_key": str(result.plan.source_key or ""),
         **steps,
         "picual_recipe": fingerprint.digest(to_mapping(recipe)),

@@ -34,7 +34,7 @@ class ModelSource:
     uri: str
     revision: str | None = None  # of a hub id
     format: Literal["auto", "hf", "gguf", "mlflow"] = "auto"
-    adapter: str | None = None  # folder of a LoRA adapter to put on top
+    adapter: str | None = None  # folder, hub id or address of a LoRA adapter to put on top
     trust_remote_code: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)  # layout, dtype, registry name and version, ...
     place: Place = field(default_factory=Place)

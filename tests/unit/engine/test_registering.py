@@ -78,7 +78,7 @@ def test_what_is_registered_is_told_wherever_the_report_is(written: dict[str, An
     assert sentence in (tmp_path / "out" / "report.md").read_text()
 
 
-def test_an_adapter_is_registered_as_it_lies_in_the_output_folder(
+def test_an_adapter_is_registered_as_it_lies_there_and_named_where_it_is_merged(
     written: dict[str, Any], tiny_recipe: Write, workspace: Workspace, azure: Azure, tmp_path: Path
 ) -> None:
     written["passes"] = {"lora": tiny_recipe()["passes"]["lora"]}
@@ -91,6 +91,15 @@ def test_an_adapter_is_registered_as_it_lies_in_the_output_folder(
         (back,) = (tmp_path / "back").rglob(name)
         assert back.read_bytes() == (outcome.model / name).read_bytes()
         assert facts["sha256"] == fingerprint.file_digest(back)
+
+    merged = {
+        **written,
+        "model": {"uri": written["model"], "adapter": str(outcome.model)},
+        "output": str(tmp_path / "m"),
+    }
+    go({**merged, "passes": {"merge-adapter": {}}})
+    properties = azure.client(workspace).models.get("tone", version="2").properties
+    assert (properties["picual_source"], properties["picual_adapter"]) == (written["model"], str(outcome.model))
 
 
 def test_the_same_command_registers_nothing_again(

@@ -40,6 +40,10 @@ def test_the_only_host_that_fits_need_not_be_named(recipe: dict[str, Any], tmp_p
         assert (found.name, found.max_operation_retries, found.folder) == ("tone", 9, "ours")
         assert found.aml_config_path == str(tmp_path / "config.json")
 
+    found = registry_of(load.load({**written, "register": {"name": "tone", "folder": "mine"}}))
+    assert isinstance(found, AzureMlModels)
+    assert (found.max_operation_retries, found.folder) == (9, "mine")
+
 
 def test_the_workspace_may_stand_in_it_and_its_own_fields_win(recipe: dict[str, Any]) -> None:
     register = {"name": "tone", **WORKSPACE, "folder": "mine", "version": 3}
