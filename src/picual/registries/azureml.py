@@ -74,6 +74,13 @@ class AzureMlModels(Registry):
                 hint="`host:` names a host of type `azureml`",
             )
 
+    @property
+    def title(self) -> str:
+        """Return name, version if it is given, and workspace."""
+        version = "" if self.version is None else f":{self.version}"
+        where = self.workspace_name or f"that {Path(str(self.aml_config_path)).name} names"
+        return f"{self.name}{version} in the workspace {where}"
+
     def register(self, model: FinishedModel, told: Callable[[int, int], None]) -> Registered:
         """Find the version with the model's key, or send the files and make one.
 

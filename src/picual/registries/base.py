@@ -58,6 +58,11 @@ class Registry(abc.ABC):
     place: ClassVar[tuple[str, ...]] = ()
     borrowed: ClassVar[tuple[str, ...]] = ()
 
+    @property
+    @abc.abstractmethod
+    def title(self) -> str:
+        """What a model is registered as: its name, and where."""
+
     def obstacles(self) -> Sequence[PicualError]:
         """Return what on this machine stops the registry from being used; no network, no heavy import."""
         absent = [module for module in self.imports if not _lazy.is_installed(module)]

@@ -238,6 +238,9 @@ def test_check_and_plan_ask_nothing_of_azure(written: dict[str, Any], azure: Azu
     assert api.check(written) == []
     a_plan = api.plan(written, store=tmp_path / "store")
     assert a_plan.registry is not None
+    (tmp_path / "recipe.yaml").write_text(json.dumps(written))
+    told = CliRunner().invoke(group, ["plan", str(tmp_path / "recipe.yaml")]).output
+    assert f"then it is registered as tone in the workspace {written['register']['workspace_name']}\n" in told
     assert api.obstacles(a_plan, store=tmp_path / "store", output=tmp_path / "out") == []
 
     assert azure.requests == []
