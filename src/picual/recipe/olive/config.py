@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from picual.recipe.document import Document
 from picual.recipe.olive.context import Context
 from picual.recipe.olive.data import DataSets, read_data
-from picual.recipe.olive.engine import engine_reader, read_engine
+from picual.recipe.olive.engine import Engine, engine_reader, read_engine
 from picual.recipe.olive.goals import Goals
 from picual.recipe.olive.metrics import read_metrics
 from picual.recipe.olive.model import read_model
@@ -22,7 +24,7 @@ from picual.recipe.olive.search import search_of
 from picual.recipe.olive.strategy import Strategy
 from picual.recipe.olive.systems import Systems, read_systems
 from picual.recipe.olive.target import read_target, unused_hardware
-from picual.recipe.schema import Place, Recipe
+from picual.recipe.schema import Place, Recipe, StepSpec
 
 
 def import_config(document: Document, *, folder: Path | None = None) -> Recipe:
@@ -56,7 +58,7 @@ def import_config(document: Document, *, folder: Path | None = None) -> Recipe:
     unused_hardware(context, systems, target_name)
     metrics, goals = read_metrics(context, top, sets, engine)
     holdouts = _held_out(context, sets)
-    register = read_packaging(context, reader, systems, makes_a_model=bool(steps))
+    register = _registered(context, reader, systems, engine, steps)
     _unused_client(context, top, systems)
     recipe = Recipe(
         model=dataclasses.replace(model.source, trust_remote_code=context.trust),
@@ -77,20 +79,23 @@ def import_config(document: Document, *, folder: Path | None = None) -> Recipe:
         data_places={**sets.places, **holdouts},
     )
     search = search_of(context, engine.strategy, goals, recipe)
-    packaged = {} if register is None else {"register": _path_of(reader, PACKAGING)}
     searched = {} if search is None else _search_places(engine.strategy, goals)
     return dataclasses.replace(
         recipe,
         search=search,
         notes=ledger.close(),
-        places=_places(ledger, {**engine.where, **target_places, **packaged, **searched}),
+        places=_places(ledger, {**engine.where, **target_places, **searched}),
         problems=(*document.problems, *ledger.problems),
     )
 
 
-def _path_of(reader: Reader, key: str) -> Path_:
-    found = reader.find(key)
-    return (key,) if found is None else found.path
+def _registered(
+    context: Context, reader: Reader, systems: Systems, engine: Engine, steps: Sequence[StepSpec]
+) -> Mapping[str, Any] | None:
+    found = reader.find(PACKAGING)
+    if found is not None:
+        engine.where["register"] = found.path
+    return read_packaging(context, reader, systems, makes_a_model=bool(steps))
 
 
 def _measured_on(systems: Systems, host: str, target: str | None) -> str | None:
