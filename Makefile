@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BENCH := /tmp/picual-bench
 
-.PHONY: demo test check unit fix docs bench screenshot
+.PHONY: demo test check unit fix docs bench screenshot live-azure azure-variables
 demo: $(VENV)/ready
 	$(BIN)/picual demo
 
@@ -56,6 +56,14 @@ ifeq ($(MODEL),)
 	@echo "skipped, as no model and text were given: building.py, quantization.py quality, decoding.py."
 	@echo 'Try make bench MODEL=FOLDER TEXT=FILE, and LLAMA="PYTHON FILE.gguf" to time llama.cpp beside them'
 endif
+
+# The test of docs/guides/azureml.md in a workspace of yours. It starts a node and registers a model.
+live-azure: azure-variables $(VENV)/ready
+	PICUAL_AZURE_LIVE=1 $(BIN)/python -m pytest tests/integration/test_azure.py -k guide
+
+azure-variables:
+	@test -f "$(PICUAL_AZURE_CONFIG)" || { echo "set PICUAL_AZURE_CONFIG to the config.json of your workspace" >&2; exit 2; }
+	@test -n "$(PICUAL_AZURE_COMPUTE)" || { echo "set PICUAL_AZURE_COMPUTE to a compute of your workspace" >&2; exit 2; }
 
 fix: $(VENV)/ready
 	$(BIN)/ruff format src tests examples benchmarks

@@ -13,6 +13,7 @@
     + UnreadableModel  a file of the model is corrupt, truncated or missing
     + BrokenPromise    a pass broke its contract: a fault in the pass
     + JobLost          the worker died; carries the step and its peak memory
+    + NotMeasured, NotRegistered   the model is in its place, and what comes after it was not done
   x StoreError         Corrupt (set aside), Busy (names the holder)         exit 5
   x NothingFits        no candidate met the constraints                     exit 6
   x NotVerified        the result did not pass verification                 exit 7
@@ -161,6 +162,10 @@ class JobLost(StepFailed):
 
 class NotMeasured(StepFailed):
     """The model is finished, verified and in its place, but a metric could not be taken."""
+
+
+class NotRegistered(StepFailed):
+    """The model is finished, verified and in its place, but could not be registered."""
 
 
 class StoreError(PicualError):

@@ -54,8 +54,7 @@ class Assets:
         kind, name = request.parts["kind"].lower(), request.parts["name"]
         version = request.parts["version"]
         if request.method == "PUT":
-            made = self.put(kind, name, version, request.json["properties"]) if version else None
-            return Answer(201, made or self._container(kind, name))
+            return self._written(kind, name, version, request)
         if not name:
             return Answer(200, {"value": [self._container(kind, each) for each in self.versions[kind]]})
         known = self.versions[kind].get(name, {})
@@ -67,6 +66,15 @@ class Assets:
         if not version and request.path.rstrip("/").lower().endswith("/versions"):
             return Answer(200, {"value": self._listed(kind, name, request)})
         return Answer(200, self.resource(kind, name, version) if version else self._container(kind, name))
+
+    def _written(self, kind: str, name: str, version: str, request: Request) -> Answer:
+        """Make or change a version; the service lets no version of a model point elsewhere than it does."""
+        if not version:
+            return Answer(201, self._container(kind, name))
+        known, given = self.properties(kind, name, version), request.json["properties"]
+        if kind == "models" and known is not None and known["modelUri"] != given["modelUri"]:
+            return refusal(400, "UserError", "Asset paths cannot be updated.")
+        return Answer(201, self.put(kind, name, version, given))
 
     def _listed(self, kind: str, name: str, request: Request) -> list[dict[str, Any]]:
         versions = self.versions[kind][name]
@@ -81,9 +89,10 @@ class Assets:
 
     def _container(self, kind: str, name: str) -> dict[str, Any]:
         latest = self.latest(kind, name)
+        numbers = [int(version) for version in self.versions[kind].get(name, {}) if version.isdecimal()]
         properties = {
             "latestVersion": latest,
-            "nextVersion": "1",
+            "nextVersion": str(1 + max(numbers, default=0)),
             "isArchived": False,
             "tags": {},
             "properties": {},

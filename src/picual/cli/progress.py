@@ -133,6 +133,9 @@ def _milestone(event: Mapping[str, Any], say: Say) -> None:
             say(f"      making the environment of {event['requirements']}")
         case "warning":
             say(f"warning: {event['path']}: {event['text']}")
+        case "registered":
+            how = "" if event["new"] else " already"
+            say(f"      registered{how} as {event['name']}:{event['version']}")
         case "metric":
             say(f"      {event['metric']} of {event['stage']}: {number(event['value'])}")
 

@@ -65,6 +65,8 @@ def show_report(report: Mapping[str, Any]) -> None:
             click.echo(f"model: {report['model']}")
     elif report["model"]:
         click.echo(f"{report['verdict']}: {report['model']}")
+    if found := report.get("registered"):
+        click.echo(f"registered: {found['name']}:{found['version']} ({found['address']})")
 
 
 def show_search(report: Mapping[str, Any]) -> None:

@@ -16,6 +16,7 @@ LOCKED = (
     "picual", "torch", "transformers", "peft", "accelerate", "onnx", "onnx-ir", "mobius-onnx", "onnxruntime",
     "onnxruntime-genai", "tokenizers", "safetensors", "numpy",
 )  # fmt: skip
+ADAPTER = "adapter_config.json"
 
 
 def place(result: RunResult, store: Store, *, name: str = "model") -> None:
@@ -69,6 +70,8 @@ def manifest(result: RunResult, store: Store, stage: Stage) -> dict[str, Any]:
     model = result.output / "model"
     known = store.find(stage.key)
     hashes = {name: str(facts["sha256"]) for name, facts in known.manifest.files.items()} if known else {}
+    if isinstance(stage.model, HfAdapter):
+        hashes.pop(ADAPTER, None)  # here it names its base
     files = {}
     for path in fingerprint.files_under(model):
         name = path.relative_to(model).as_posix()
@@ -92,7 +95,7 @@ def _name_base(folder: Path, adapter: HfAdapter) -> None:
     """Let the adapter's folder say where its base lies; what is stored names no path."""
     config = adapter.adapter_config()
     config["base_model_name_or_path"] = str(adapter.base.path)
-    _atomic.write_json(folder / "adapter_config.json", config)
+    _atomic.write_json(folder / ADAPTER, config)
 
 
 def _licence(model: Path) -> str:

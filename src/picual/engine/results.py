@@ -9,6 +9,7 @@ from typing import Any
 from picual.errors import PicualError
 from picual.models import Model
 from picual.plan import Plan
+from picual.registries.base import Registered
 from picual.search.trial import Trial
 
 
@@ -84,6 +85,7 @@ class RunResult:
     metrics: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)  # metric -> stage -> values
     search: SearchResult | None = None
     limits: list[Limit] = field(default_factory=list)
+    registered: Registered | None = None
     error: PicualError | None = None
     seconds: float = 0.0
     placed: bool = False  # whether the verified model is in the output folder

@@ -14,6 +14,7 @@ from picual.engine import output as output_folder
 from picual.engine.events import EventLog, Listener
 from picual.engine.hosting import Hosting
 from picual.engine.metrics import wanted
+from picual.engine.registering import register
 from picual.engine.results import RunResult, Stage
 from picual.engine.search import Search
 from picual.engine.stages import Made, by_name, stages_of
@@ -82,6 +83,7 @@ class Engine:
             else:
                 Search(work, plan, source, result, fresh=self.fresh).go()
             take_metrics(work, result)
+            register(work, result)
         except PicualError as error:
             result.error = error
         result.worked = result.worked or work.worked

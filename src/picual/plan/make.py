@@ -21,6 +21,7 @@ from picual.plan.sites import Site, sites_of
 from picual.plan.values import Plan, PlannedMetric, PlannedStep
 from picual.recipe import searching
 from picual.recipe.fields import coerce
+from picual.recipe.registering import registry_of
 from picual.recipe.schema import MetricSpec, Recipe
 from picual.search.parameters import Candidate
 from picual.sources.base import Source, needs_network
@@ -66,7 +67,7 @@ def make_plan(recipe: Recipe, store: Store, *, offline: bool = False, hash_sourc
         source=source, model=model, source_ingredients=ingredients, source_cached=cached,
         profile=profile, steps=steps, metrics=metrics, machine=machine, threads=threads,
         sites=sites,
-        warnings=overlap_warnings(steps, metrics),
+        warnings=overlap_warnings(steps, metrics), registry=registry_of(given),
     )  # fmt: skip
 
 

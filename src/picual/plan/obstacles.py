@@ -40,6 +40,8 @@ def obstacles(plan: Plan, store: Store, output: Path) -> list[PicualError]:
         found.append(_lazy.missing("optuna", extra="search", by="search"))
     if recipe.tracking is not None and not _lazy.is_installed("mlflow"):
         found.append(_lazy.missing("mlflow", extra="mlflow", by="tracking"))
+    if plan.registry is not None:
+        found += plan.registry.obstacles()
     found += _data(recipe)
     if isinstance(plan.measured_at.host, Local):
         try:

@@ -14,6 +14,7 @@ from picual.models import Model, Profile
 from picual.passes.base import Forecast, Pass
 from picual.plan.sites import Site
 from picual.recipe.schema import Note, Place, Recipe
+from picual.registries.base import Registry
 from picual.search import samplers
 from picual.search.parameters import Candidate, Space
 from picual.search.settings import Settings
@@ -81,6 +82,7 @@ class Plan:
     threads: int  # of this machine, and of every job whose host does not say otherwise
     sites: Mapping[str, Site] = field(default_factory=dict)  # hosts that are used, by name; `local` always is
     warnings: tuple[Note, ...] = ()
+    registry: Registry | None = None  # where the result is registered
 
     @property
     def sampler(self) -> str:

@@ -21,12 +21,13 @@ from picual.recipe.check_model import input_kind, model_problems
 from picual.recipe.check_search import search_problems, single_recipes
 from picual.recipe.check_secrets import secret_problems
 from picual.recipe.fields import FieldProblem, coerce
-from picual.recipe.hosting import problems_of
+from picual.recipe.hosting import host_problems
 from picual.recipe.order import misfits
 from picual.recipe.paths import named, near_files
 from picual.recipe.placeholders import placeholder_in
+from picual.recipe.registering import register_problems
 from picual.recipe.schema import MetricSpec, Place, Recipe, StepSpec
-from picual.recipe.spots import in_file_order, spot
+from picual.recipe.spots import in_file_order, spot, step_words
 
 _ROW_TEMPLATES = ("expect", "prompt")  # fields of a metric that name columns of its data
 
@@ -37,7 +38,8 @@ def check(recipe: Recipe) -> list[Problem]:
     problems += model_problems(recipe)
     problems += _target_problems(recipe)
     problems += secret_problems(recipe)
-    problems += _host_problems(recipe)
+    problems += host_problems(recipe)
+    problems += register_problems(recipe)
     wrong_data = data_problems(recipe, only=_data_in_use(recipe) if recipe.dialect == "olive" else None)
     problems += wrong_data
     problems += search_problems(recipe)
@@ -57,10 +59,6 @@ def require(recipe: Recipe) -> None:
         raise RecipeProblems(recipe.file or "the recipe", problems)
 
 
-def _step_words(recipe: Recipe, step: StepSpec) -> str:
-    return f"step {recipe.steps.index(step) + 1} `{step.name}`"
-
-
 def _target_problems(recipe: Recipe) -> list[Problem]:
     provider = recipe.target.provider
     place = recipe.places.get("target.provider") or recipe.places.get("target") or Place(file=recipe.file)
@@ -71,28 +69,6 @@ def _target_problems(recipe: Recipe) -> list[Problem]:
         return [_left_in(where, "provider", found)]
     hint = nearest(provider, list(PROVIDERS)) or "`picual doctor` lists the providers of this machine"
     return [Problem(where, f"unknown execution provider `{provider}`", hint)]
-
-
-def _host_problems(recipe: Recipe) -> list[Problem]:
-    problems = []
-    used = [(recipe.host, recipe.places.get("host", Place(file=recipe.file)), "")]
-    used += [
-        (step.host, step.places.get("host", step.place), _step_words(recipe, step))
-        for step in recipe.steps
-        if step.host is not None
-    ]
-    if recipe.target_host is not None:
-        used.append((recipe.target_host, recipe.places.get("target.host", Place(file=recipe.file)), ""))
-    seen = set[str]()
-    for name, place, step in used:
-        host = recipe.hosts.get(name)
-        if host is None:
-            where = spot(place, step=step, path="host")
-            problems.append(Problem(where, f"unknown host `{name}`", nearest(name, list(recipe.hosts))))
-        elif name not in seen:
-            problems += problems_of(recipe, host)
-        seen.add(name)
-    return problems
 
 
 def _data_in_use(recipe: Recipe) -> set[str]:
@@ -119,7 +95,7 @@ def _kind_of(entry: StepSpec | MetricSpec) -> type[Any] | None:
 
 def _step_problems(recipe: Recipe) -> list[Problem]:
     names = pass_registry.names()
-    found = [_problems_of(recipe, step, "pass", _step_words(recipe, step), names) for step in recipe.steps]
+    found = [_problems_of(recipe, step, "pass", step_words(recipe, step), names) for step in recipe.steps]
     return [problem for problems in found for problem in problems]
 
 
@@ -300,7 +276,7 @@ def _order_problems(recipe: Recipe) -> list[Problem]:
     kinds = [_kind_of(step) for step in recipe.steps]
     wrong = [
         Problem(
-            spot(recipe.steps[one.index].place, step=_step_words(recipe, recipe.steps[one.index])),
+            spot(recipe.steps[one.index].place, step=step_words(recipe, recipe.steps[one.index])),
             one.what,
             one.hint,
         )

@@ -35,6 +35,7 @@ def to_mapping(recipe: Recipe) -> dict[str, Any]:
         "output": recipe.output,
         "store": recipe.store,
         "tracking": recipe.tracking,
+        "register": _plain(recipe.register),
         "log": recipe.log_level,
     }
     defaults = {"host": "local", "seed": 0, "output": "out", "log": "info"}

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from picual.errors import BadValue, PicualError, Problem
+from picual.errors import BadValue, PicualError, Problem, nearest
 from picual.executors import registry
 from picual.executors.host import Host
 from picual.recipe.fields import coerce
 from picual.recipe.placeholders import placeholder_in
-from picual.recipe.schema import HostSpec, Recipe
-from picual.recipe.spots import spot
+from picual.recipe.schema import HostSpec, Place, Recipe
+from picual.recipe.spots import spot, step_words
 from picual.space import fields_of
 
 
@@ -58,3 +58,26 @@ def problems_of(recipe: Recipe, spec: HostSpec) -> list[Problem]:
     except PicualError as error:
         return [Problem(where, f"host `{spec.name}`: {error.what}", error.hint)]
     return []
+
+
+def host_problems(recipe: Recipe) -> list[Problem]:
+    """Return what is wrong with the hosts that steps and measurements name."""
+    problems = []
+    used = [(recipe.host, recipe.places.get("host", Place(file=recipe.file)), "")]
+    used += [
+        (step.host, step.places.get("host", step.place), step_words(recipe, step))
+        for step in recipe.steps
+        if step.host is not None
+    ]
+    if recipe.target_host is not None:
+        used.append((recipe.target_host, recipe.places.get("target.host", Place(file=recipe.file)), ""))
+    seen = set[str]()
+    for name, place, step in used:
+        host = recipe.hosts.get(name)
+        if host is None:
+            where = spot(place, step=step, path="host")
+            problems.append(Problem(where, f"unknown host `{name}`", nearest(name, list(recipe.hosts))))
+        elif name not in seen:
+            problems += problems_of(recipe, host)
+        seen.add(name)
+    return problems

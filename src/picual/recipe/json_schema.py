@@ -15,6 +15,7 @@ from picual.passes import registry as pass_registry
 from picual.recipe.fields import hints_of
 from picual.recipe.native import MODEL_OPTIONS, VERSION
 from picual.recipe.schema import ModelSource, Recipe
+from picual.registries import kinds as registry_kinds
 from picual.search import samplers
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -67,6 +68,10 @@ def schema() -> dict[str, Any]:
                 "output": {**_type(recipe["output"]), "description": "Folder of the result."},
                 "store": {**_type(recipe["store"]), "description": "Folder of the store."},
                 "tracking": {**_type(recipe["tracking"]), "description": "MLflow server that gets the report."},
+                "register": {
+                    "anyOf": [*_registries(), {"type": "null"}],
+                    "description": "Where the verified result is registered as a version of a model.",
+                },
                 "log": _type(recipe["log_level"]),
             },
             required=("version", "model"),
@@ -129,6 +134,17 @@ def _host() -> dict[str, Any]:
         for name in host_registry.names()
     ]
     return {"type": "object", "oneOf": kinds}
+
+
+def _registries() -> list[dict[str, Any]]:
+    host = {"type": "string", "description": "One of `hosts`, whose workspace it is."}
+    return [
+        _object(
+            {"type": {"const": name}, "host": host, **_fields(registry_kinds.load(name))},
+            required=["name"] if name == registry_kinds.DEFAULT else ["type", "name"],
+        )
+        for name in registry_kinds.names()
+    ]
 
 
 def _data() -> dict[str, Any]:

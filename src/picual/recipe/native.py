@@ -22,7 +22,7 @@ from picual.sources.azure_address import is_address
 VERSION = 1
 KEYS = (
     "version", "model", "target", "host", "hosts", "data", "passes", "metrics", "search", "seed", "threads",
-    "output", "store", "tracking", "log",
+    "output", "store", "tracking", "register", "log",
 )  # fmt: skip
 MODEL_OPTIONS = ("layout",)
 _WHERE_FROM = ("uri", "path", "name")
@@ -78,7 +78,9 @@ class _Reader:
         self.version()
         self.only(self.value, KEYS, ())
         top = self.fitted(self.value, _TOP, ())
-        search = self.mapping("search") if self.value.get("search") is not None else None
+        search, register = (
+            self.mapping(key) if self.value.get(key) is not None else None for key in ("search", "register")
+        )
         log_level = top.pop("log", "info")
         return Recipe(
             model=self.model(),
@@ -89,6 +91,7 @@ class _Reader:
             steps=tuple(StepSpec(**entry) for entry in self.entries("passes")),
             metrics=tuple(MetricSpec(**entry) for entry in self.entries("metrics")),
             search=search,
+            register=register,
             log_level=log_level,
             folder=str(self.folder),
             file=self.document.file,
@@ -220,7 +223,7 @@ class _Reader:
 
     def all_places(self) -> dict[str, Place]:
         paths: list[Path_] = [(key,) for key in self.value]
-        for section in ("model", "target", "hosts", "search"):
+        for section in ("model", "target", "hosts", "search", "register"):
             paths += [(section, key) for key in self.mapping(section, again=True)]
         return {".".join(map(str, path)): self.document.place(path) for path in paths}
 

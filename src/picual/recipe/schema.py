@@ -34,7 +34,7 @@ class ModelSource:
     uri: str
     revision: str | None = None  # of a hub id
     format: Literal["auto", "hf", "gguf", "mlflow"] = "auto"
-    adapter: str | None = None  # folder of a LoRA adapter to put on top
+    adapter: str | None = None  # folder, hub id or address of a LoRA adapter to put on top
     trust_remote_code: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)  # layout, dtype, registry name and version, ...
     place: Place = field(default_factory=Place)
@@ -103,6 +103,7 @@ class Recipe:
     output: str = "out"  # relative to the recipe's folder unless absolute
     store: str | None = None  # None: the user's default store
     tracking: str | None = None  # address of an MLflow server that gets the report
+    register: Mapping[str, Any] | None = None  # where the result becomes a version of a model; see `registering`
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     trust: bool = False
     folder: str = "."  # that relative paths are relative to

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 from picual.errors import Problem
-from picual.recipe.schema import Place
+from picual.recipe.schema import Place, Recipe, StepSpec
 
 _LINE = re.compile(r"line (\d+)")
 SETTING = "--set "  # how the place of a value from the command line begins
@@ -27,6 +27,11 @@ def spot(place: Place, *, step: str = "", path: str = "") -> str:
     else:
         first = "" if step else path
     return ", ".join(part for part in (first, step) if part) or "recipe"
+
+
+def step_words(recipe: Recipe, step: StepSpec) -> str:
+    """Return a step's number and name."""
+    return f"step {recipe.steps.index(step) + 1} `{step.name}`"
 
 
 def in_file_order(problems: Iterable[Problem]) -> list[Problem]:

@@ -28,6 +28,7 @@ def build(result: RunResult, plan: Plan) -> dict[str, Any]:
         "recipe_text": dump.to_yaml(plan.open_recipe),
         "output": str(result.output),
         "model": str(result.output / "model") if result.placed else None,
+        "registered": None if result.registered is None else vars(result.registered),
         "measures": _measures(plan),
         "baseline": _stage(values, "baseline"),
         "unquantized": _stage(values, "unquantized"),

@@ -14,6 +14,7 @@ from picual.report.reading import mapping, mappings
 VERIFIED = "verified"
 # One sentence for each branch of the error tree, the narrower first.
 BRANCHES: dict[type[errors.PicualError], str] = {
+    errors.NotRegistered: "The model is verified, but not registered",
     errors.NotMeasured: "The model is verified, but not everything was measured",
     errors.RecipeError: "The recipe is wrong",
     errors.EnvironmentFault: "This machine lacks something",
@@ -41,7 +42,8 @@ def verdict_of(report: Mapping[str, Any]) -> Verdict:
     """Return how a run ended."""
     if report.get("verdict") == VERIFIED:
         made = _made(report)
-        return Verdict(good=True, headline=made, sentences=tuple(_chosen(report)), numbers=tuple(_against(report)))
+        sentences = (*_chosen(report), *_registered(report))
+        return Verdict(good=True, headline=made, sentences=sentences, numbers=tuple(_against(report)))
     error = mapping(report.get("error"))
     what = str(error.get("what", ""))
     where = f"It happened at {error['where']}." if error.get("where") else ""
@@ -138,6 +140,15 @@ def _chosen(report: Mapping[str, Any]) -> list[str]:
         names = ", ".join(str(one) for one in tied)
         sentences.append(f"Within the noise it is tied with {'trial' if len(tied) == 1 else 'trials'} {names}.")
     return sentences
+
+
+def _registered(report: Mapping[str, Any]) -> list[str]:
+    """Return which version of which model the result became."""
+    found = mapping(report.get("registered"))
+    if not found:
+        return []
+    how = "It is registered as" if found.get("new") else "It was registered already, as"
+    return [f"{how} `{found.get('name')}:{found.get('version')}`, at `{found.get('address')}`."]
 
 
 def _nearest(report: Mapping[str, Any]) -> list[str]:

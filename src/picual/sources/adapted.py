@@ -11,6 +11,7 @@ from picual import fingerprint
 from picual.errors import PicualError, UnreadableModel
 from picual.models import HfAdapter, HfCheckpoint, Model
 from picual.sources import files
+from picual.sources.azureml import AzureMlSource
 from picual.sources.base import Fetched, Source, needs_network
 from picual.sources.digests import DigestMemory
 from picual.sources.hub import HubSource
@@ -18,10 +19,10 @@ from picual.sources.hub import HubSource
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptedSource:
-    """An adapter, in a folder or on the hub, and the source of its base model."""
+    """An adapter, in a folder, on the hub or in Azure, and the source of its base model."""
 
     base: Source
-    adapter: Path | HubSource
+    adapter: Path | HubSource | AzureMlSource
     digests: DigestMemory
 
     @property
@@ -31,13 +32,15 @@ class AdaptedSource:
 
     @property
     def key_needs_network(self) -> bool:
-        """Say whether the base's key has to be asked for."""
-        return needs_network(self.base)
+        """Say whether the key of either has to be asked for."""
+        return needs_network(self.base) or (
+            isinstance(self.adapter, AzureMlSource) and needs_network(self.adapter)
+        )
 
     @property
     def notes(self) -> tuple[str, ...]:
         """Return the notes of both."""
-        mine = self.adapter.notes if isinstance(self.adapter, HubSource) else ()
+        mine = () if isinstance(self.adapter, Path) else self.adapter.notes
         return (*self.base.notes, *mine)
 
     def key_parts(self) -> Mapping[str, Any]:
@@ -45,8 +48,11 @@ class AdaptedSource:
         return {"content": [fingerprint.digest([self._adapter_parts(), dict(self.base.key_parts())])]}
 
     def obstacles(self) -> Sequence[PicualError]:
-        """Return what stops the base."""
-        return self.base.obstacles()
+        """Return what stops the base, and an adapter in Azure; of two that are there, the same is told once."""
+        found = list(self.base.obstacles())
+        if isinstance(self.adapter, AzureMlSource) and not isinstance(self.base, AzureMlSource):
+            found += self.adapter.obstacles()
+        return found
 
     def locate(self) -> Fetched | None:
         """Return the adapter on its base, when both are here.
@@ -71,6 +77,8 @@ class AdaptedSource:
         base = _base(self.base.fetch(folder / "base"))
         if isinstance(self.adapter, HubSource):
             self.adapter.download(folder / "adapter")
+        elif isinstance(self.adapter, AzureMlSource):
+            self.adapter.fetch_adapter(folder / "adapter")
         else:
             files.copy(files.model_files(self.adapter), folder / "adapter")
         model = HfAdapter(folder / "adapter", base)
@@ -78,10 +86,12 @@ class AdaptedSource:
         return model
 
     def _adapter_folder(self) -> Path | None:
+        if isinstance(self.adapter, AzureMlSource):
+            return None
         return self.adapter.snapshot() if isinstance(self.adapter, HubSource) else self.adapter
 
     def _adapter_parts(self) -> dict[str, Any]:
-        if isinstance(self.adapter, HubSource):
+        if not isinstance(self.adapter, Path):
             return dict(self.adapter.key_parts())
         return {"content": [self.digests.folder(self.adapter)]}
 

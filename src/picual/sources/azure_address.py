@@ -20,7 +20,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from picual.errors import BadValue
 
@@ -36,6 +36,17 @@ class Workspace:
     subscription: str
     group: str
     name: str
+
+    @classmethod
+    def of(cls, settings: Any) -> Workspace | None:
+        """Return the workspace that fields named as in ``CONFIG`` say; None where one of them says nothing."""
+        names = [getattr(settings, name) for name in CONFIG]
+        return None if None in names else cls(*names)
+
+    @property
+    def address(self) -> str:
+        """The start of the long ``azureml://`` addresses in it."""
+        return f"azureml://subscriptions/{self.subscription}/resourcegroups/{self.group}/workspaces/{self.name}"
 
 
 @dataclass(frozen=True)

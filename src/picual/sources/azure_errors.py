@@ -24,8 +24,13 @@ _NOT_FOUND = {
 
 
 @contextlib.contextmanager
-def explained(uri: str, patience: Patience) -> Iterator[None]:
+def explained(uri: str, patience: Patience, *, writes: bool = False) -> Iterator[None]:
     """Turn what azure's clients raise while something at ``uri`` is asked for into errors of ours.
+
+    Args:
+        uri: For the message.
+        patience: That the calls are made with.
+        writes: Whether something is written there, which takes another role than to read.
 
     Raises:
         UnknownName: There is no such subscription, workspace, registry or path.
@@ -37,16 +42,18 @@ def explained(uri: str, patience: Patience) -> Iterator[None]:
     except PicualError as error:
         raise error.located(shown(uri)) from error
     except Exception as error:
-        told = _told(error, patience)
+        told = _told(error, patience, writes=writes)
         if told is None:
             raise
         raise told.located(shown(uri)) from error
 
 
-def _told(error: Exception, patience: Patience) -> PicualError | None:
+def _told(error: Exception, patience: Patience, *, writes: bool) -> PicualError | None:
     from azure.core import exceptions
 
     status, code = getattr(error, "status_code", None), code_of(error)
+    if status == 403:
+        return _no_access(code, writes=writes)
     if status in _REFUSED:
         return _REFUSED[status](code)
     if isinstance(error, exceptions.ClientAuthenticationError):  # no service was asked
@@ -74,15 +81,16 @@ def _no_credential() -> EnvironmentFault:
     )
 
 
-def _no_access(code: str) -> EnvironmentFault:
+def _no_access(code: str, *, writes: bool) -> EnvironmentFault:
+    role = "Storage Blob Data Contributor" if writes else "Storage Blob Data Reader"
     return EnvironmentFault(
-        f"this Azure login may not read it ({code or 403})",
-        hint="ask for the role `AzureML Data Scientist` on the workspace and `Storage Blob Data Reader` on its "
+        f"this Azure login may not {'write' if writes else 'read'} it ({code or 403})",
+        hint=f"ask for the role `AzureML Data Scientist` on the workspace and `{role}` on its "
         "storage account, or log in as another user: `az login`",
     )
 
 
-_REFUSED: dict[Any, Callable[[str], PicualError]] = {401: _not_accepted, 403: _no_access, 404: _missing}
+_REFUSED: dict[Any, Callable[[str], PicualError]] = {401: _not_accepted, 404: _missing}
 
 
 def _busy(error: Exception, status: Any, patience: Patience) -> EnvironmentFault:

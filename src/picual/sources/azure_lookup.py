@@ -104,7 +104,7 @@ def _asset(address: Asset, access: Access) -> Any:
             return assets.get(name=address.name, label="latest")
         return assets.get(name=address.name, version=address.version)
     except Exception as error:
-        if not _is_not_found(error):
+        if not is_not_found(error):
             raise
         kind = "model" if address.kind == "models" else "data asset"
         versions = _names(lambda: assets.list(name=address.name), "version")
@@ -120,7 +120,7 @@ def _latest(versions: list[str]) -> str:
     return "it has " + ", ".join(f"`{version}`" for version in versions[:5])
 
 
-def _is_not_found(error: BaseException) -> bool:
+def is_not_found(error: BaseException) -> bool:
     """Say whether an asset or datastore is missing, and not the workspace around it."""
     missing = error if getattr(error, "status_code", None) == 404 else error.__cause__
     if getattr(missing, "status_code", None) == 404 and missing is not None:
@@ -171,7 +171,7 @@ def _datastore(client: Any, name: str) -> Any:
     try:
         return client.datastores.get(name, include_secrets=True)
     except HttpResponseError as error:
-        if _is_not_found(error):
+        if is_not_found(error):
             known = _names(client.datastores.list, "name")
             what = f"the workspace has no datastore `{name}`"
             raise UnknownName(what, hint=nearest(name, known) or "check the spelling") from error
@@ -197,7 +197,7 @@ def _in_job(uri: str, address: JobOutput, access: Access) -> Place:
     try:
         outputs = client.jobs.get(address.job).outputs
     except ResourceNotFoundError as error:
-        if not _is_not_found(error):
+        if not is_not_found(error):
             raise
         raise UnknownName(
             f"the workspace has no job `{address.job}`", hint="az ml job list --output table"

@@ -7,9 +7,10 @@ what moves needs the network before it has a key, and `picual plan` does not ask
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from picual import _lazy, fingerprint
 from picual.errors import EnvironmentFault, PicualError, UnreadableModel
 from picual.models import Model
 from picual.models.detect import open_folder
-from picual.sources import azure_download, azure_lookup
+from picual.sources import azure_download, azure_lookup, files
 from picual.sources.azure_address import Asset, parse, shown
 from picual.sources.azure_client import BY, EXTRA, PACKAGES, Access
 from picual.sources.base import Fetched, Source
@@ -83,15 +84,36 @@ class AzureMlSource:
             UnreadableModel: What was downloaded is no model.
             EnvironmentFault: It cannot be fetched.
         """
-        _require_network(self)
-        brought = folder.parent / "download"
-        shutil.rmtree(brought, ignore_errors=True)
-        try:
-            place = azure_lookup.locate(self.uri, self.access)
-            azure_download.download(place, azure_lookup.entries(place, self.access), brought, self.access)
+        with self._brought(folder.parent / "download") as brought:
             return self._assembled(brought, folder)
+
+    def fetch_adapter(self, folder: Path) -> None:
+        """Download an adapter beside ``folder``, then put its files into it.
+
+        Raises:
+            UnreadableModel: What was downloaded is no adapter.
+            EnvironmentFault: It cannot be fetched.
+        """
+        with self._brought(folder.parent / "download") as brought:
+            found = _nearest(brought, ("adapter_config.json",))
+            if found is None:
+                raise UnreadableModel(
+                    "what is kept there is no adapter: there is no `adapter_config.json`", where=shown(self.uri),
+                    hint="give the address of a folder that peft's `save_pretrained` made",
+                )  # fmt: skip
+            files.copy(files.model_files(found), folder)
+
+    @contextlib.contextmanager
+    def _brought(self, place: Path) -> Iterator[Path]:
+        """Download everything for a while."""
+        _require_network(self)
+        shutil.rmtree(place, ignore_errors=True)
+        try:
+            there = azure_lookup.locate(self.uri, self.access)
+            azure_download.download(there, azure_lookup.entries(there, self.access), place, self.access)
+            yield place
         finally:
-            shutil.rmtree(brought, ignore_errors=True)
+            shutil.rmtree(place, ignore_errors=True)
 
     def _assembled(self, brought: Path, folder: Path) -> Model:
         if any(brought.rglob("MLmodel")):
@@ -111,15 +133,20 @@ class AzureMlSource:
 
 def _model_root(brought: Path, uri: str) -> Path:
     """Return the folder that holds the model: models are often uploaded with a folder around them."""
-    marks = ("config.json", "genai_config.json", "adapter_config.json")
-    found = sorted((file for mark in marks for file in brought.rglob(mark)), key=lambda f: (len(f.parts), f))
-    if not found:
+    found = _nearest(brought, ("config.json", "genai_config.json", "adapter_config.json"))
+    if found is None:
         raise UnreadableModel(
             "what is kept there is no model: there is no `config.json` and no `MLmodel`",
             where=shown(uri),
             hint="give the address of a folder that save_pretrained made, or of an MLflow model",
         )
-    return found[0].parent
+    return found
+
+
+def _nearest(brought: Path, marks: Sequence[str]) -> Path | None:
+    """Return the folder nearest to the top that holds one of these files."""
+    found = sorted((file for mark in marks for file in brought.rglob(mark)), key=lambda f: (len(f.parts), f))
+    return found[0].parent if found else None
 
 
 _ASKED: set[AzureMlSource] = set()

@@ -22,6 +22,7 @@ from picual.sources.wheel import KNOWN, LAYOUTS, WheelSource
 
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 FORMATS = ("auto", "hf", "gguf", "mlflow")
+ACCESS = ("aml_config_path", "max_operation_retries", "operation_retry_interval")  # options of what Azure keeps
 NO_OPTIONS: Mapping[str, Any] = {}
 
 
@@ -45,7 +46,7 @@ def resolve(
             (see ``azure_address``). What exists on this machine is never taken for a hub id.
         revision: Of a hub id.
         format: ``hf``, ``gguf`` or ``mlflow`` where the files do not say it themselves.
-        adapter: Folder or hub id of a LoRA adapter to put on top.
+        adapter: Folder, hub id or address in Azure of a LoRA adapter to put on top.
         trust_remote_code: Whether the model may bring its own code.
         options: What else the recipe says of the model: ``layout`` of a known model; for Azure
             ``aml_config_path``, ``max_operation_retries`` and ``operation_retry_interval``.
@@ -64,13 +65,14 @@ def resolve(
     source = _local(folder / Path(uri).expanduser(), uri, format, trust_remote_code, trust, memory)
     if source is None:
         source = _remote(uri, revision or "main", options, folder, trust=trust, **hub)
-    _without_effect(source, uri, revision, options)
+    from_azure = adapter is not None and is_address(adapter)
+    _without_effect(source, uri, revision, [name for name in options if not (from_azure and name in ACCESS)])
     if adapter is None:
         return source
-    return AdaptedSource(base=source, adapter=_adapter(adapter, folder, offline=offline), digests=memory)
+    return AdaptedSource(base=source, adapter=_adapter(adapter, options, folder, offline=offline), digests=memory)
 
 
-def _without_effect(source: Source, uri: str, revision: str | None, options: Mapping[str, Any]) -> None:
+def _without_effect(source: Source, uri: str, revision: str | None, options: Sequence[str]) -> None:
     """Refuse what would be passed over: a revision of what is no hub id, an option unknown to the source."""
     if revision is not None and not isinstance(source, HubSource | AzureMlSource):
         raise BadValue(f"`revision` is of a hub id, and `{uri}` is none", hint="leave out `revision`")
@@ -158,7 +160,12 @@ def _neighbours(folder: Path, uri: str) -> list[str]:
     return [stem + path.name for path in sorted(parent.iterdir()) if path.is_dir()] if parent.is_dir() else []
 
 
-def _adapter(adapter: str, folder: Path, *, offline: bool) -> Path | HubSource:
+def _adapter(
+    adapter: str, options: Mapping[str, Any], folder: Path, *, offline: bool
+) -> Path | HubSource | AzureMlSource:
+    if is_address(adapter):
+        parse(adapter)
+        return AzureMlSource(uri=adapter, access=Access.of(options, folder), offline=offline)
     path = folder / Path(adapter).expanduser()
     if path.is_dir():
         if (path / "adapter_config.json").is_file():

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from loopback.fixture import azure, azure_cloud, workspace  # noqa: F401  # fixtures
 from picual.testing.tiny import tiny_model
 
 

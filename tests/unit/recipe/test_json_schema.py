@@ -25,6 +25,7 @@ GOOD: dict[str, Any] = {
         "small": {"type": "build-genai", "precision": "int4"},
     },
     "metrics": {"accuracy": {"data": "tone"}, "speed": {"type": "latency"}, "size": None},
+    "register": {"host": "cloud", "name": "tone", "version": 3, "tags": {"team": "one"}},
     "log": "debug",
 }
 
@@ -70,6 +71,8 @@ def test_a_good_recipe_is_valid(validator: jsonschema.Draft202012Validator) -> N
         ("passes.laro", {}),
         ("metrics.speed.type", "late"),
         ("metrics.acuracy", {}),
+        ("register.nmae", "tone"),
+        ("register", {"host": "cloud"}),
         ("log", "loud"),
         ("seed", "1"),
     ],

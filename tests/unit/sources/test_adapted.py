@@ -8,9 +8,13 @@ from typing import Any
 
 import pytest
 
+from loopback.cloud import Azure
+from loopback.control import GROUP, SUBSCRIPTION, Workspace
+from picual import api
 from picual.errors import BadValue, UnreadableModel
 from picual.models import HfAdapter, HfModel
 from picual.sources.adapted import AdaptedSource
+from picual.sources.base import needs_network
 from picual.sources.digests import DigestMemory
 from picual.sources.folder import FolderSource
 from picual.sources.mlflow import MlflowSource
@@ -100,3 +104,84 @@ def test_a_chain_of_adapters_is_copied_whole(tiny: HfModel, adapter: Path, tmp_p
     copy = FolderSource(path=adapter, digests=DigestMemory(None)).fetch(tmp_path / "copy")
     assert copy == HfAdapter(tmp_path / "copy" / "adapter", HfModel(tmp_path / "copy" / "base"))
     assert (copy.path / "adapter_model.safetensors").is_file()
+
+
+AZURE = {"max_operation_retries": 2, "operation_retry_interval": 0}
+
+
+def test_an_adapter_in_azure_is_brought_onto_a_base_on_this_machine(
+    azure: Azure, workspace: Workspace, tiny: HfModel, adapter: Path, tmp_path: Path, fetch: Callable[..., Any]
+) -> None:
+    workspace.put_model("tone-lora", "3", adapter)
+    uri = f"{workspace.address}/models/tone-lora/versions/3"
+    source = resolve("tiny", adapter=uri, options=AZURE, folder=tmp_path)
+    recipe = {"version": 1, "model": {"uri": str(tiny.path), "adapter": uri, "options": AZURE}}
+    assert api.check({**recipe, "passes": {"merge-adapter": {}}}) == []
+    assert source.fetches
+    assert not needs_network(source)  # a version never changes
+    assert source.locate() is None
+    assert source.key_parts() == resolve("tiny", adapter=uri, options=AZURE, folder=tmp_path).key_parts()
+    other = resolve("tiny", adapter=uri.replace("/3", "/4"), options=AZURE, folder=tmp_path)
+    assert source.key_parts() != other.key_parts()
+    assert azure.requests == []
+
+    model, _ = fetch("tiny", adapter=uri, options=AZURE)
+
+    assert sorted(file.name for file in model.path.iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    ]
+    assert (model.path / "adapter_model.safetensors").read_bytes() == (
+        adapter / "adapter_model.safetensors"
+    ).read_bytes()
+    assert list(model.tensors()) == list(tiny.tensors())
+    assert not (model.path.parent / "download").exists()
+
+
+def test_both_may_be_in_azure_and_what_moves_is_asked_for(
+    azure: Azure, workspace: Workspace, tiny: HfModel, adapter: Path, tmp_path: Path, fetch: Callable[..., Any]
+) -> None:
+    workspace.put_model("base", "1", tiny.path)
+    workspace.put_model("lora", "1", adapter)
+    base, top = f"{workspace.address}/models/base/versions/1", f"{workspace.address}/models/lora/labels/latest"
+    source = resolve(base, adapter=top, options=AZURE, folder=tmp_path)
+    assert needs_network(source)
+    before = source.key_parts()
+
+    model, _ = fetch(base, adapter=top, options=AZURE)
+
+    assert (model.base.path / "config.json").read_bytes() == (tiny.path / "config.json").read_bytes()
+    workspace.put_model("lora", "2", adapter)
+    moved = {**AZURE, "max_operation_retries": 1}
+    assert resolve(base, adapter=top, options=moved, folder=tmp_path).key_parts() != before
+
+
+def test_the_workspace_of_an_adapter_may_be_named_by_its_file(
+    workspace: Workspace, tiny: HfModel, adapter: Path, tmp_path: Path, fetch: Callable[..., Any]
+) -> None:
+    workspace.put_model("lora", "1", adapter)
+    names = {"subscription_id": SUBSCRIPTION, "resource_group": GROUP, "workspace_name": workspace.name}
+    (tmp_path / "ws.json").write_text(json.dumps(names))
+
+    model, _ = fetch("tiny", adapter="azureml:lora:1", options={**AZURE, "aml_config_path": "ws.json"})
+
+    assert isinstance(model, HfAdapter)
+    with pytest.raises(BadValue, match="no option `aml_config_path`"):
+        resolve("tiny", adapter="adapter", options={"aml_config_path": "ws.json"}, folder=tmp_path)
+
+
+def test_what_is_kept_there_and_is_no_adapter_is_named(
+    workspace: Workspace, tiny: HfModel, tmp_path: Path, fetch: Callable[..., Any]
+) -> None:
+    workspace.put_model("whole", "1", tiny.path)
+
+    with pytest.raises(UnreadableModel, match="is no adapter"):
+        fetch("tiny", adapter=f"{workspace.address}/models/whole/versions/1", options=AZURE)
+
+
+def test_offline_an_adapter_in_azure_is_an_obstacle(tiny: HfModel, tmp_path: Path) -> None:
+    source = resolve(str(tiny.path), adapter="azureml:lora:1", folder=tmp_path, offline=True)
+
+    assert ["--offline" in one.what for one in source.obstacles()] == [True]
+    with pytest.raises(BadValue, match="is not an address"):
+        resolve(str(tiny.path), adapter="azureml://nothing", folder=tmp_path)

@@ -51,6 +51,7 @@ def _facts(a_plan: Plan) -> dict[str, Any]:
             "space": a_plan.space.to_wire(),
         },
         "steps": steps,
+        "register": None if a_plan.registry is None else a_plan.registry.title,
         "notes": notes,
         "memory": a_plan.memory,
         "disk": a_plan.disk,
@@ -64,6 +65,8 @@ def _show(a_plan: Plan) -> None:
         state = "in the store" if step.cached else "run"
         rows.append([str(step.number), step.name, state, *_cost(step.forecast), step.why])
     click.echo(render.columns(rows))
+    if a_plan.registry is not None:
+        click.echo(f"then it is registered as {a_plan.registry.title}")
     if a_plan.search is not None:
         size = a_plan.space.size
         many = "candidates without end" if size is None else f"{size} candidates"

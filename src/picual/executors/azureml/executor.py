@@ -41,7 +41,7 @@ class AzureMlExecutor:
         self._host, self._around = host, around
         patience = Patience(host.max_operation_retries, host.operation_retry_interval)
         self._access = Access(folder=Path(), config=host.aml_config_path, patience=patience)
-        self._client = self._ask("workspace", lambda: self._access.workspace(workspace_of(host)))
+        self._client = self._ask("workspace", lambda: self._access.workspace(Workspace.of(host)))
         self._require_compute()
         self._share = self._shared()
         self._environment = jobs.environment_of(host)
@@ -188,18 +188,10 @@ class AzureMlExecutor:
 
     def _shared(self) -> BlobShare:
         client, host = self._client, self._host
-        names = f"{client.subscription_id}/resourcegroups/{client.resource_group_name}"
-        workspace = f"azureml://subscriptions/{names}/workspaces/{client.workspace_name}"
-        uri = f"{workspace}/datastores/{host.datastore}/paths/{host.folder}"
+        workspace = Workspace(client.subscription_id, client.resource_group_name, client.workspace_name)
+        uri = f"{workspace.address}/datastores/{host.datastore}/paths/{host.folder}"
         return BlobShare(locate(uri, self._access).open, host.folder.strip("/"), self._access, uri)
 
     def _ask(self, what: str, call: Callable[[], T]) -> T:
         with explained(what, self._access.patience):
             return self._access.patience.ask(call)
-
-
-def workspace_of(host: AzureMlSettings) -> Workspace | None:
-    """Return the workspace that a host names; None: its file does."""
-    if host.subscription_id is None or host.resource_group is None or host.workspace_name is None:
-        return None
-    return Workspace(host.subscription_id, host.resource_group, host.workspace_name)

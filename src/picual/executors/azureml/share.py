@@ -6,14 +6,11 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from picual.errors import EnvironmentFault
 from picual.sources.azure_client import PIECE, Access
-from picual.sources.azure_errors import explained
-
-PARTS = 4  # blocks under way at a time
-T = TypeVar("T")
+from picual.sources.azure_container import OpenContainer
 
 
 class BlobShare:
@@ -27,8 +24,9 @@ class BlobShare:
     """
 
     def __init__(self, open_container: Callable[[], Any], folder: str, access: Access, uri: str) -> None:
-        self._open, self._folder, self._access, self._uri = open_container, folder, access, uri
-        self._container = self._ask(open_container)
+        self._folder, self._uri = folder, uri
+        self._container = OpenContainer(open_container, access, uri)
+        self._ask = self._container.ask
         self._known = set[str]()  # digests that are there
 
     def lacking(self, digests: Iterable[str]) -> set[str]:
@@ -37,14 +35,7 @@ class BlobShare:
 
     def put(self, file: Path, digest: str) -> None:
         """Send a file's content, in blocks."""
-
-        def send() -> None:
-            with file.open("rb") as content:
-                self._blob(_place(digest)).upload_blob(
-                    content, length=file.stat().st_size, overwrite=True, max_concurrency=PARTS
-                )
-
-        self._ask(send)
+        self._container.send(file, f"{self._folder}/{_place(digest)}")
         self._known.add(digest)
 
     def get(self, digest: str, size: int, place: Path) -> None:
@@ -69,7 +60,7 @@ class BlobShare:
 
     def write(self, name: str, text: str) -> None:
         """Write a small file in one step."""
-        self._ask(lambda: self._blob(name).upload_blob(text.encode(), overwrite=True))
+        self._ask(lambda: self._blob(name).upload_blob(text.encode(), overwrite=True), writes=True)
 
     def read(self, name: str) -> str | None:
         """Return a small file's text."""
@@ -87,16 +78,15 @@ class BlobShare:
     def remove(self, name: str) -> None:
         """Remove a file, or all below a folder."""
         start = f"{self._folder}/{name}"
-        found = self._ask(lambda: [one.name for one in self._container.list_blobs(name_starts_with=start)])
-        for one in found:
+        for one in self._container.sizes(start):
             if one == start or one.startswith(f"{start}/"):
-                self._ask(functools.partial(self._delete, one))
+                self._ask(functools.partial(self._delete, one), writes=True)
 
     def _delete(self, name: str) -> None:
         from azure.core.exceptions import ResourceNotFoundError
 
         try:
-            self._container.get_blob_client(name).delete_blob()
+            self._container.blob(name).delete_blob()
         except ResourceNotFoundError:
             return
 
@@ -109,20 +99,7 @@ class BlobShare:
         return digest in self._known
 
     def _blob(self, name: str) -> Any:
-        return self._container.get_blob_client(f"{self._folder}/{name}")
-
-    def _ask(self, call: Callable[[], T]) -> T:
-        """Do a call, again if it may pass, and once more with a fresh signature if this one is refused."""
-        from azure.core.exceptions import HttpResponseError
-
-        with explained(self._uri, self._access.patience):
-            try:
-                return self._access.patience.ask(call)
-            except HttpResponseError as error:
-                if error.status_code not in {401, 403}:
-                    raise
-                self._container = self._open()
-                return self._access.patience.ask(call)
+        return self._container.blob(f"{self._folder}/{name}")
 
 
 def _place(digest: str) -> str:

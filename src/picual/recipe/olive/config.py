@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from picual.recipe.document import Document
 from picual.recipe.olive.context import Context
 from picual.recipe.olive.data import DataSets, read_data
-from picual.recipe.olive.engine import engine_reader, read_engine
+from picual.recipe.olive.engine import Engine, engine_reader, read_engine
 from picual.recipe.olive.goals import Goals
 from picual.recipe.olive.metrics import read_metrics
 from picual.recipe.olive.model import read_model
 from picual.recipe.olive.notes import Ledger, Path_
+from picual.recipe.olive.packaging import KEY as PACKAGING
+from picual.recipe.olive.packaging import read_packaging
 from picual.recipe.olive.passes import read_passes
 from picual.recipe.olive.reader import Found, Reader
 from picual.recipe.olive.resource import read_client
@@ -20,7 +24,7 @@ from picual.recipe.olive.search import search_of
 from picual.recipe.olive.strategy import Strategy
 from picual.recipe.olive.systems import Systems, read_systems
 from picual.recipe.olive.target import read_target, unused_hardware
-from picual.recipe.schema import Place, Recipe
+from picual.recipe.schema import Place, Recipe, StepSpec
 
 
 def import_config(document: Document, *, folder: Path | None = None) -> Recipe:
@@ -54,6 +58,7 @@ def import_config(document: Document, *, folder: Path | None = None) -> Recipe:
     unused_hardware(context, systems, target_name)
     metrics, goals = read_metrics(context, top, sets, engine)
     holdouts = _held_out(context, sets)
+    register = _registered(context, reader, systems, engine, steps)
     _unused_client(context, top, systems)
     recipe = Recipe(
         model=dataclasses.replace(model.source, trust_remote_code=context.trust),
@@ -67,6 +72,7 @@ def import_config(document: Document, *, folder: Path | None = None) -> Recipe:
         output=engine.output,
         store=engine.store,
         log_level=engine.log_level,
+        register=register,
         folder=str(context.folder),
         file=document.file,
         dialect="olive",
@@ -81,6 +87,15 @@ def import_config(document: Document, *, folder: Path | None = None) -> Recipe:
         places=_places(ledger, {**engine.where, **target_places, **searched}),
         problems=(*document.problems, *ledger.problems),
     )
+
+
+def _registered(
+    context: Context, reader: Reader, systems: Systems, engine: Engine, steps: Sequence[StepSpec]
+) -> Mapping[str, Any] | None:
+    found = reader.find(PACKAGING)
+    if found is not None:
+        engine.where["register"] = found.path
+    return read_packaging(context, reader, systems, makes_a_model=bool(steps))
 
 
 def _measured_on(systems: Systems, host: str, target: str | None) -> str | None:

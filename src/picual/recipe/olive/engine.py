@@ -15,7 +15,6 @@ _LEVELS: tuple[LogLevel, ...] = ("debug", "info", "warning", "error", "error")
 _CACHE: Reason = ("ignored", "the store knows by itself what is still valid; `picual store prune` makes room")
 _RUNTIME_LOG: Reason = ("ignored", "the runtime's own messages are in the log of their step")
 _COMMENT: Reason = ("ignored", "a remark for readers")
-_PACKAGES: Reason = ("later", "packages are not made in this version: the model's folder is complete as it is")
 UNUSED: dict[str, Reason] = {
     "$schema": ("ignored", "names the schema of Olive's own configs"),
     "comment": _COMMENT,
@@ -36,7 +35,6 @@ UNUSED: dict[str, Reason] = {
     "plot_pareto_frontier": ("mapped", "the report draws it of every search"),
     "no_artifacts": ("ignored", "the output folder is always the same: model, report, manifest, run"),
     "output_name": ("ignored", "the output folder's files have fixed names"),
-    "packaging_config": _PACKAGES,
     "ort_log_severity_level": _RUNTIME_LOG,
     "ort_py_log_severity_level": _RUNTIME_LOG,
     "log_to_file": ("ignored", "every step has its log in the run's folder"),

@@ -103,14 +103,15 @@ def read_model(context: Context, top: Reader) -> InputModel:
             owner.drop_all(_UNUSED)
     if kind:
         options = {**options, "type": kind}
-    if uri is not None and is_address(uri):
+    given = reader.given("adapter_path")
+    adapter = None if given is None else resource(context, given, to="model.adapter")
+    if any(one is not None and is_address(one) for one in (uri, adapter)):
         options = {**options, **context.azure}
-    adapter = reader.given("adapter_path")
     source = ModelSource(
         uri=uri or "",
         revision=revision,
         format="mlflow" if format_ == "mlflow" else "auto",
-        adapter=None if adapter is None else resource(context, adapter, to="model.adapter"),
+        adapter=adapter,
         options=options,
         place=context.ledger.place(found.path),
     )
