@@ -17,6 +17,7 @@ import pytest
 
 from picual import api, fingerprint
 from picual.errors import NotEnough
+from picual.executors.ray.cluster import Node, connect, looks
 from picual.testing.ray_cluster import LocalRay
 from picual.testing.tiny import tiny_model
 
@@ -164,6 +165,17 @@ def test_a_search_in_parallel_ends_with_the_winner_that_it_has_here(
     assert told(away) == told(home)
     assert away["search"]["best"] == home["search"]["best"]
     assert away["best"]["size"] == home["best"]["size"]
+
+
+def test_a_node_that_has_died_unnoticed_is_left_out(machines: Machines, tmp_path: Path) -> None:
+    (tmp_path / "token").touch()
+    alive = connect(machines.cluster.address).nodes()
+    gone = Node("ab" * 28, "127.0.0.9", 1, 1, 0)
+
+    found = looks([gone, *alive], tmp_path, "token")
+
+    assert set(found) == set(alive)
+    assert all(one["sees"] for one in found.values())
 
 
 def test_what_no_node_has_is_refused_before_anything_is_submitted(

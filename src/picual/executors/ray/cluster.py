@@ -92,19 +92,19 @@ class Cluster:
     def require_share(self, share: Path) -> None:
         """Raise unless every node sees the share and runs a Python of this one's minor version.
 
+        A node that goes away meanwhile is no matter: nothing is sent there.
+
         Raises:
-            EnvironmentFault: Which node does not.
+            EnvironmentFault: Which node does not, or does not answer.
         """
-        ray = _ray()
         token = f".seen-{secrets.token_hex(8)}"
         share.mkdir(parents=True, exist_ok=True)
         (share / token).touch()
         try:
             new = [node for node in self.nodes() if (node.id, str(share)) not in self._seen]
-            looks = {node.address: _look(ray, node, share, token) for node in new}
-            for address, found in looks.items():
-                require_fit(address, ray.get(found, timeout=LOOK_SECONDS), share)
-            self._seen |= {(node.id, str(share)) for node in new}
+            for node, found in looks(new, share, token).items():
+                require_fit(node.address, found, share)
+                self._seen.add((node.id, str(share)))
         finally:
             (share / token).unlink(missing_ok=True)
 
@@ -181,6 +181,30 @@ def _start(address: str) -> None:
             hint="export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=..., as on the cluster" if refused
             else "`ray status` on a node shows its address; `ray start --head` begins a cluster",
         ) from error  # fmt: skip
+
+
+def looks(nodes: Sequence[Node], share: Path, token: str) -> dict[Node, dict[str, str]]:
+    """Return what each node says of itself; one that died, which Ray learns seconds later, is left out.
+
+    Raises:
+        EnvironmentFault: One is there and does not answer.
+    """
+    from ray.exceptions import GetTimeoutError, NodeDiedError, TaskUnschedulableError, WorkerCrashedError
+
+    ray = _ray()
+    asked = {node: _look(ray, node, share, token) for node in nodes}
+    found = {}
+    for node, answer in asked.items():
+        try:
+            found[node] = ray.get(answer, timeout=LOOK_SECONDS)
+        except (NodeDiedError, TaskUnschedulableError, WorkerCrashedError):
+            continue
+        except GetTimeoutError as error:
+            raise EnvironmentFault(
+                f"the Ray node {node.address} has not answered for {LOOK_SECONDS:.0f} s", where=node.address,
+                hint="`ray status` shows what it does; `ray stop` there takes it out of the cluster",
+            ) from error  # fmt: skip
+    return found
 
 
 def _look(ray: Any, node: Node, share: Path, token: str) -> Any:
