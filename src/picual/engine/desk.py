@@ -21,26 +21,26 @@ class Desk:
     @contextlib.contextmanager
     def taken(self) -> Iterator[None]:
         """Work at it; whoever is there already stays."""
-        if self._owner == threading.get_ident():
-            yield
-            return
-        self._take()
+        mine = self._owner == threading.get_ident()
+        if not mine:
+            self._take()
         try:
             yield
         finally:
-            self._leave()
+            if not mine:
+                self._leave()
 
     @contextlib.contextmanager
     def left(self) -> Iterator[None]:
         """Let others work at it meanwhile. Everything that may wait for another thread belongs in here."""
-        if self._owner != threading.get_ident():
-            yield
-            return
-        self._leave()
+        mine = self._owner == threading.get_ident()
+        if mine:
+            self._leave()
         try:
             yield
         finally:
-            self._take()
+            if mine:
+                self._take()
 
     def _take(self) -> None:
         self._lock.acquire()

@@ -68,7 +68,7 @@ class Search:
         self.store = work.store
         self.broken = set[str]()  # keys of steps that did not pass verification
         self._plans: dict[str, Plan] = {}  # of the last candidates: one is asked for several times in a trial
-        self._plans_kept = max(16, 2 * len(work.hosts))
+        self._plans_kept = len(work.hosts) + 8
         self._baseline: Values = {}
         self._least: Trial | None = None  # of the feasible ones, that with the least loss; None: to be looked for
         self._made = set[str]()  # keys that finished trials have made

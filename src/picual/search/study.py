@@ -130,7 +130,7 @@ class Study:
     def tell(self, trial: Trial) -> None:
         """Record how a trial ended."""
         asked, _ = self._open.pop(trial.number)
-        asked.set_user_attr(TRIAL, json.dumps(trial.to_wire()))
+        asked.set_user_attr(TRIAL, json.dumps(trial.to_wire(), separators=(",", ":")))
         in_order = trial.number > self._last or trial.number in self._ended
         self._ended[trial.number] = trial
         if trial.number > self._last and self._finished is not None:
