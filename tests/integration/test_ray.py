@@ -188,6 +188,39 @@ def test_what_no_node_has_is_refused_before_anything_is_submitted(
     assert not list((tmp_path / "store" / "hosts" / "share").glob("jobs/*"))
 
 
+@pytest.mark.skipif(not EVERYTHING, reason="a cluster of its own; `make bench` runs it")
+def test_a_cluster_with_a_token_is_used_from_a_machine_that_is_no_node(
+    recipe: dict[str, Any], tmp_path: Path
+) -> None:
+    cluster = LocalRay(tmp_path / "ray", token="a" * 64)
+    file = tmp_path / "recipe.json"
+    passes = {"build-genai": recipe["passes"]["build-genai"]}
+    hosts = {"cluster": {"type": "ray", "address": cluster.client_address}}
+    places = {"output": str(tmp_path / "out"), "store": str(tmp_path / "store")}
+    file.write_text(json.dumps({**recipe, "passes": passes, "host": "cluster", "hosts": hosts, **places}))
+
+    def picual(*words: str, **access: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "picual.cli.main", "run", str(file), *words]
+        environment = {**os.environ, **cluster.access, **access}
+        return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+
+    try:
+        cluster.add(2)
+        refused = picual(RAY_AUTH_TOKEN="b" * 64)
+        taken = picual()
+    finally:
+        cluster.stop()
+    gone = picual("--store", str(tmp_path / "empty"), "--output", str(tmp_path / "none"))
+
+    assert refused.returncode == gone.returncode == 3
+    assert "answers, and refuses this machine or its token" in refused.stderr
+    assert "export RAY_AUTH_MODE=token" in refused.stderr
+    assert taken.returncode == 0, taken.stderr
+    assert {one["made_in"]["host"] for one in api.report(tmp_path / "out")["steps"]} == {"cluster"}
+    assert "no Ray cluster answers" in gone.stderr
+    assert "a" * 64 not in taken.stderr + taken.stdout + (tmp_path / "out" / "run" / "events.jsonl").read_text()
+
+
 def test_the_guide_is_as_it_says(machines: Machines, tmp_path: Path, follow: Callable[..., list[str]]) -> None:
     model = str(tiny_model(tmp_path / "model").path)
 

@@ -21,19 +21,29 @@ class LocalRay:
     Args:
         root: Folder for Ray's own files and for the caches of the nodes.
         cores: Of each node.
+        token: What whoever connects must know; left out, nobody is asked.
     """
 
-    def __init__(self, root: Path, *, cores: int = 2) -> None:
+    def __init__(self, root: Path, *, cores: int = 2, token: str | None = None) -> None:
         self.root, self.cores = root, cores
-        self._port = _free_port()
+        self.access = {"RAY_AUTH_MODE": "disabled"}
+        if token is not None:
+            self.access = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+        self._port, self._client_port = _free_port(), _free_port()
         self._ray = [sys.executable, "-m", "ray.scripts.scripts"]
         self._files = Path("/tmp") / f"picual-ray-{self._port}"  # short: sockets have room for 107 characters
-        self._start(HEAD, "--head", f"--port={self._port}", "--num-cpus=0", f"--temp-dir={self._files}")
+        ports = (f"--port={self._port}", f"--ray-client-server-port={self._client_port}")
+        self._start(HEAD, "--head", *ports, "--num-cpus=0", f"--temp-dir={self._files}")
 
     @property
     def address(self) -> str:
         """Address that a recipe names."""
         return f"{HEAD}:{self._port}"
+
+    @property
+    def client_address(self) -> str:
+        """Address for a machine that is no node itself."""
+        return f"ray://{HEAD}:{self._client_port}"
 
     def add(self, number: int, **variables: str) -> Path:
         """Start node ``number`` (from 2) and return its cache folder; ``variables`` are of its environment."""
@@ -64,7 +74,7 @@ class LocalRay:
 
     def _start(self, ip: str, *arguments: str, **variables: str) -> None:
         environment = {
-            **os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled",
+            **os.environ, "RAY_USAGE_STATS_ENABLED": "0", **self.access,
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]), **variables,
         }  # fmt: skip
         command = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import socket
 import sys
 import threading
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from picual.errors import EnvironmentFault, NotEnough
 from picual.executors.ray import on_node
 
 LOOK_SECONDS = 60.0
+LISTEN_SECONDS = 5.0
 _lock = threading.Lock()
 _connected: dict[str, Cluster] = {}
 
@@ -173,14 +175,27 @@ def _start(address: str) -> None:
         ray.init(address=address, namespace="picual", log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RayError, RuntimeError, ValueError, OSError) as error:
         told = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        refused = "token" in str(error).lower()
+        # Ray says why on stderr alone: to the program a refusal looks as if nobody were there.
+        refused = "token" in str(error).lower() or _listens(address)
         raise EnvironmentFault(
-            f"the Ray cluster refuses this machine's token: {told}" if refused
+            f"the Ray cluster at `{address}` answers, and refuses this machine or its token: {told}" if refused
             else f"no Ray cluster answers at `{address}`: {told}",
             where=address,
             hint="export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=..., as on the cluster" if refused
             else "`ray status` on a node shows its address; `ray start --head` begins a cluster",
         ) from error  # fmt: skip
+
+
+def _listens(address: str) -> bool:
+    """Say whether anybody takes connections at ``HOST:PORT`` or ``ray://HOST:PORT``."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal():
+        return False
+    try:
+        with socket.create_connection((host, int(port)), timeout=LISTEN_SECONDS):
+            return True
+    except OSError:
+        return False
 
 
 def looks(nodes: Sequence[Node], share: Path, token: str) -> dict[Node, dict[str, str]]:
