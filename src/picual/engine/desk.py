@@ -47,5 +47,6 @@ class Desk:
         self._owner = threading.get_ident()
 
     def _leave(self) -> None:
-        self._owner = None
-        self._lock.release()
+        if self._owner == threading.get_ident():  # else Ctrl-C kept this thread from coming back
+            self._owner = None
+            self._lock.release()
