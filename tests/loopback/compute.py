@@ -193,9 +193,11 @@ class _Node:
         self._send_file(self._log, log.container, f"{log.path}/std_log.txt")
         for name, uri in self.job.outputs.items():
             place = place_of(uri, self.workspace)
-            for file in (self.outputs / name).rglob("*"):
-                relative = file.relative_to(self.outputs / name).as_posix()
-                self._send_file(file, place.container, f"{place.path}/{relative}")
+            # Not by `rglob`, which ends where a folder goes away under it, as those of old checkpoints do.
+            for folder, _, files in os.walk(self.outputs / name):
+                for file in (Path(folder) / one for one in files):
+                    relative = file.relative_to(self.outputs / name).as_posix()
+                    self._send_file(file, place.container, f"{place.path}/{relative}")
 
     def _send_file(self, file: Path, container: str, name: str) -> None:
         with contextlib.suppress(FileNotFoundError):  # a temporary file of the job's, gone already
