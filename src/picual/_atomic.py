@@ -43,10 +43,12 @@ def _opened(path: Path) -> TextIO:
         return path.open("w", encoding="utf-8", newline="\n")
 
 
-def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
-    """Write ``value`` as JSON in one step: indented if people read it, which is what lasts."""
-    # Indented JSON is written by Python, the other by C: ten times as fast.
-    write_text(path, json.dumps(value, indent=2 if durable else None, ensure_ascii=False) + "\n", durable=durable)
+def write_json(path: Path, value: Any, *, durable: bool = True, indent: int | None = 2) -> None:
+    """Write ``value`` as JSON in one step.
+
+    Without ``indent`` it is written by C, in a tenth of the time: for what programs read, and often.
+    """
+    write_text(path, json.dumps(value, indent=indent, ensure_ascii=False) + "\n", durable=durable)
 
 
 @contextlib.contextmanager
@@ -70,7 +72,8 @@ def publish(folder: Path, path: Path) -> None:
     """Sync ``folder`` and rename it to ``path`` (same file system), replacing what stood there."""
     for root, _, names in os.walk(folder):
         for name in names:
-            _sync(Path(root, name))
+            if (file := Path(root, name)).is_file():
+                _sync(file)
     old = None
     if path.exists():
         old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))

@@ -1,6 +1,6 @@
 """Values to digests: type-tagged canonical bytes, so that ``1``, ``"1"`` and ``True`` never collide.
 
-The encoding is part of every cache key: changing it empties every store, so golden tests hold it.
+The encoding is part of every cache key: changing it empties every store, so tests hold its very bytes.
 """
 
 from __future__ import annotations
@@ -60,8 +60,10 @@ def file_digest(path: Path) -> str:
 
 
 def files_under(folder: Path) -> Iterator[Path]:
-    """Yield every file below ``folder`` in a fixed order."""
-    yield from sorted(Path(root, name) for root, _, names in os.walk(folder, followlinks=True) for name in names)
+    """Yield every file below ``folder`` in a fixed order; linked folders are not followed."""
+    yield from sorted(
+        path for root, _, names in os.walk(folder) for name in names if (path := Path(root, name)).is_file()
+    )
 
 
 def folder_digest(digests: Mapping[str, str]) -> str:

@@ -17,7 +17,7 @@ import pytest
 
 from picual import api, fingerprint
 from picual.errors import NotEnough
-from picual.executors.ray.cluster import Node, connect, looks
+from picual.executors.ray.cluster import Node, connect, look_at_each
 from picual.testing.ray_cluster import LocalRay
 from picual.testing.tiny import tiny_model
 
@@ -172,7 +172,7 @@ def test_a_node_that_has_died_unnoticed_is_left_out(machines: Machines, tmp_path
     alive = connect(machines.cluster.address).nodes()
     gone = Node("ab" * 28, "127.0.0.9", 1, 1, 0)
 
-    found = looks([gone, *alive], tmp_path, "token")
+    found = look_at_each([gone, *alive], tmp_path, "token")
 
     assert set(found) == set(alive)
     assert all(one["sees"] for one in found.values())

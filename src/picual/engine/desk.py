@@ -9,44 +9,38 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterator
+from typing import Any
+
+LARGE = 8_000_000  # bytes: to hash and sync them takes longer than to change places
 
 
 class Desk:
     """One thread at a time, which leaves while it waits for something else."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._owner: int | None = None
+        # An RLock knows its owner from the moment it is taken, whenever Ctrl-C comes; `threading.Condition` lets
+        # go of one in the same way.
+        self._lock: Any = threading.RLock()
 
     @contextlib.contextmanager
     def taken(self) -> Iterator[None]:
         """Work at it; whoever is there already stays."""
-        mine = self._owner == threading.get_ident()
-        if not mine:
-            self._take()
-        try:
+        with self._lock:
             yield
-        finally:
-            if not mine:
-                self._leave()
 
     @contextlib.contextmanager
-    def left(self) -> Iterator[None]:
-        """Let others work at it meanwhile. Everything that may wait for another thread belongs in here."""
-        mine = self._owner == threading.get_ident()
-        if mine:
-            self._leave()
+    def left(self, *, size: int | None = None) -> Iterator[None]:
+        """Let others work at it meanwhile. Everything that may wait for another thread belongs in here.
+
+        Args:
+            size: Bytes that are hashed or written meanwhile, when the interpreter is free: for few of them it is
+                not worth to change places.
+        """
+        if (size is not None and size <= LARGE) or not self._lock._is_owned():
+            yield
+            return
+        held = self._lock._release_save()
         try:
             yield
         finally:
-            if mine:
-                self._take()
-
-    def _take(self) -> None:
-        self._lock.acquire()
-        self._owner = threading.get_ident()
-
-    def _leave(self) -> None:
-        if self._owner == threading.get_ident():  # else Ctrl-C kept this thread from coming back
-            self._owner = None
-            self._lock.release()
+            self._lock._acquire_restore(held)

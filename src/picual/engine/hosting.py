@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from picual import fingerprint
 from picual.engine.events import EventLog
 from picual.engine.slots import Slots
 from picual.errors import Interrupted
@@ -110,7 +111,7 @@ def files_of(path: Path, store: Store, digests: DigestMemory) -> Files:
     known: Mapping[str, Mapping[str, Any]] | None = store.files_at(path)
     if known is not None:
         return known
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    files = [path] if path.is_file() else fingerprint.files_under(path)
     root = path.parent if path.is_file() else path
     return {
         file.relative_to(root).as_posix(): {"size": file.stat().st_size, "sha256": digests.of(file)}

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-from picual import _atomic
+from picual import _atomic, fingerprint
 from picual.engine.desk import Desk
 from picual.engine.events import EventLog
 from picual.engine.hosting import Hosting
@@ -143,11 +143,12 @@ class Jobs:
 
     def _publish(self, plan: Plan, piece: Piece, content: Path, result: Result) -> Entry:
         site = piece.site or plan.sites["local"]
-        return self.store.publish(
-            content, ingredients=piece.ingredients, label=piece.label, value=result.value,
-            seconds=result.seconds, peak_rss=result.peak_rss, peak_anonymous=result.peak_anonymous,
-            made_in={"host": site.name, **result.made_in},
-        )  # fmt: skip
+        with self.desk.left(size=sum(file.stat().st_size for file in fingerprint.files_under(content))):
+            return self.store.publish(
+                content, ingredients=piece.ingredients, label=piece.label, value=result.value,
+                seconds=result.seconds, peak_rss=result.peak_rss, peak_anonymous=result.peak_anonymous,
+                made_in={"host": site.name, **result.made_in},
+            )  # fmt: skip
 
     def _keep_log(self, folder: Path, name: str) -> None:
         log = folder / "log.txt"

@@ -10,7 +10,6 @@ from picual import __version__, fingerprint
 from picual.engine.results import RunResult
 from picual.engine.work import Work
 from picual.errors import EnvironmentFault, Interrupted, NotRegistered, PicualError
-from picual.recipe.dump import to_mapping
 from picual.registries.base import FinishedModel, Registered, Registry
 from picual.sources.azure_address import shown
 
@@ -61,12 +60,18 @@ def finished(result: RunResult) -> FinishedModel:
     """Return the model of a run with what its manifest says of it, and where it came from."""
     manifest: Mapping[str, Any] = json.loads((result.output / "manifest.json").read_text(encoding="utf-8"))
     return FinishedModel(
-        folder=result.output / "model", files=manifest["files"], key=result.stages[-1].key, lineage=lineage(result)
-    )
+        folder=result.output / "model", files=manifest["files"], key=result.stages[-1].key,
+        lineage=lineage(result, manifest["recipe"]),
+    )  # fmt: skip
 
 
-def lineage(result: RunResult) -> dict[str, str]:
-    """Return where a model came from: short texts by name, one a step."""
+def lineage(result: RunResult, made_by: Mapping[str, Any]) -> dict[str, str]:
+    """Return where a model came from: short texts by name, one a step.
+
+    Args:
+        result: Of the run that found it, or made it.
+        made_by: The recipe that made it: this one may be younger.
+    """
     recipe = result.plan.recipe
     steps = {
         f"picual_step_{number}": f"{step.name} ({step.pass_name}) {step.key}"
@@ -78,6 +83,6 @@ def lineage(result: RunResult) -> dict[str, str]:
         **({} if recipe.model.adapter is None else {"picual_adapter": shown(recipe.model.adapter)}),
         "picual_source_key": str(result.plan.source_key or ""),
         **steps,
-        "picual_recipe": fingerprint.digest(to_mapping(recipe)),
+        "picual_recipe": fingerprint.digest(made_by),
         "picual_verified": str(result.placed).lower(),
     }

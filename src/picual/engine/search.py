@@ -45,12 +45,13 @@ from picual.search import ranking, samplers
 from picual.search.goals import Bound, References, Values
 from picual.search.loop import Loop
 from picual.search.parameters import Candidate
-from picual.search.samplers.base import Outlook, Sampler
+from picual.search.samplers.base import Outlook, Sampler, digest_of
 from picual.search.samplers.pass_by_pass import PassByPass, step_of
 from picual.search.settings import Settings
 from picual.search.study import Study
 from picual.search.trial import State, Trial
 
+SMALL_SPACE = 256  # candidates whose plans are all kept: some samplers look at each of them every time
 MEASURING = 15.0  # seconds, roughly, that measuring a candidate takes
 STUDY = "study.jsonl"
 CLOSEST = "closest"  # the folder of the closest candidate when none keeps all bounds
@@ -68,7 +69,7 @@ class Search:
         self.store = work.store
         self.broken = set[str]()  # keys of steps that did not pass verification
         self._plans: dict[str, Plan] = {}  # of the last candidates: one is asked for several times in a trial
-        self._plans_kept = len(work.hosts) + 8
+        self._plans_kept = max(len(work.hosts) + 8, min(plan.space.size or 0, SMALL_SPACE))
         self._baseline: Values = {}
         self._least: Trial | None = None  # of the feasible ones, that with the least loss; None: to be looked for
         self._made = set[str]()  # keys that finished trials have made
@@ -132,7 +133,7 @@ class Search:
 
     def plan_of(self, candidate: Candidate) -> Plan:
         """Return the plan of a candidate."""
-        key = fingerprint.digest(dict(candidate))
+        key = digest_of(candidate)
         if (known := self._plans.get(key)) is not None:
             return known
         made = variant(self.plan, candidate, self.store, self.work.digests)
@@ -323,7 +324,8 @@ class Search:
                 raise
         self.result.plan, self.result.steps = plan, [one.done for one in made]
         self.result.stages = stages_of(plan, self.source, made)
-        output_folder.place(self.result, self.store, name=name)
+        with self.work.desk.left():
+            output_folder.place(self.result, self.store, name=name)
 
     # -- the end ----------------------------------------------------------------------------------------
 

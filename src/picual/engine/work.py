@@ -25,7 +25,7 @@ from picual.passes.base import Promise
 from picual.plan import FORMAT, Plan, PlannedMetric, PlannedStep
 from picual.sources.digests import DigestMemory
 from picual.space import values_of
-from picual.store.local import Entry, Store
+from picual.store.local import Entry, Store, size_of
 from picual.store.manifest import Manifest
 
 
@@ -173,9 +173,8 @@ class Work:
         if piece is None:
             return None, None
         entry, ran = self.jobs.once(plan, piece)
-        if not ran and entry.manifest.key not in self._hashed:
-            self.store.verify(entry)
-            self._hashed.add(entry.manifest.key)
+        if not ran:
+            self._verify(entry)
         return entry, entry.manifest if ran else None
 
     def verify(self, plan: Plan, step: PlannedStep, done: StepResult, given: Stage, made: Stage) -> None:
@@ -195,9 +194,15 @@ class Work:
     def _verify_input(self, given: Stage) -> None:
         """Hash what a step is about to read, if it comes from the store and the step will really run."""
         entry = self.store.find(given.key)
-        if entry is not None and given.key not in self._hashed:
-            self.store.verify(entry)
-            self._hashed.add(given.key)
+        if entry is not None:
+            self._verify(entry)
+
+    def _verify(self, entry: Entry) -> None:
+        """Hash an entry's files, once a run."""
+        if entry.manifest.key not in self._hashed:
+            with self.desk.left(size=size_of(entry)):
+                self.store.verify(entry)
+            self._hashed.add(entry.manifest.key)
 
     def _check_piece(
         self, plan: Plan, promise: Promise, step: PlannedStep, given: Stage,

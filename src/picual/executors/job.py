@@ -53,7 +53,7 @@ class Job:
     def write(self, folder: Path) -> None:
         """Put ``job.json`` into a job folder."""
         (folder / "result.json").unlink(missing_ok=True)
-        _atomic.write_json(folder / "job.json", {"version": 1, **vars(self)}, durable=False)
+        _atomic.write_json(folder / "job.json", {"version": 1, **vars(self)}, durable=False, indent=None)
 
     @classmethod
     def read(cls, folder: Path) -> Job:
@@ -76,7 +76,7 @@ class Result:
 
     def write(self, folder: Path) -> None:
         """Put ``result.json`` into a job folder."""
-        _atomic.write_json(folder / "result.json", vars(self), durable=False)
+        _atomic.write_json(folder / "result.json", vars(self), durable=False, indent=None)
 
     @classmethod
     def read(cls, folder: Path) -> Result:

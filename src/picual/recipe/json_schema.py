@@ -137,13 +137,14 @@ def _host() -> dict[str, Any]:
 
 
 def _registries() -> list[dict[str, Any]]:
-    host = {"type": "string", "description": "One of `hosts`, whose workspace it is."}
+    host = {"host": {"type": "string", "description": "One of `hosts`, whose workspace it is."}}
+    kinds = {name: registry_kinds.load(name) for name in registry_kinds.names()}
     return [
         _object(
-            {"type": {"const": name}, "host": host, **_fields(registry_kinds.load(name))},
+            {"type": {"const": name}, **(host if kind.host_type else {}), **_fields(kind)},
             required=["name"] if name == registry_kinds.DEFAULT else ["type", "name"],
         )
-        for name in registry_kinds.names()
+        for name, kind in kinds.items()
     ]
 
 

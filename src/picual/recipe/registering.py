@@ -79,6 +79,10 @@ def _host(recipe: Recipe, kind: type[Registry]) -> HostSpec | None:
         BadValue: It is of another type, or it is not clear which is meant.
     """
     given: Mapping[str, Any] = recipe.register or {}
+    if not kind.host_type:
+        if given.get("host") is not None:
+            raise BadValue(f"no host says where a `{kind.kind}` is", hint="leave out `host`")
+        return None
     fitting = [name for name, spec in recipe.hosts.items() if spec.type == kind.host_type]
     named, own = given.get("host"), [name for name in kind.place if given.get(name) is not None]
     if own:

@@ -108,7 +108,7 @@ class AzureMlModels(Registry):
         try:
             return self._registered(asking, str(asking.make(version).version), new=True)
         except EnvironmentFault as error:
-            if getattr(error.__cause__, "status_code", None) not in {400, 409}:
+            if not _refuses_what_is_there(error):
                 raise
             known = asking.versions()  # somebody else may have made one meanwhile
             if (same := _same(known, model)) is not None:
@@ -155,8 +155,7 @@ class _Asking:
         self._access, self._name = access, name
         self.address = f"model {name}"  # until it is known where
         self._client = self._ask(lambda: access.workspace(workspace))
-        client = self._client
-        self.workspace = Workspace(client.subscription_id, client.resource_group_name, client.workspace_name)
+        self.workspace = Workspace.of_client(self._client)
         self.address = f"{self.workspace.address}/models/{name}"
 
     def versions(self) -> dict[str, Mapping[str, str]]:
@@ -182,6 +181,14 @@ class _Asking:
     def _ask(self, call: Callable[[], T], *, writes: bool = False) -> T:
         with explained(self.address, self._access.patience, writes=writes):
             return self._access.patience.ask(call)
+
+
+def _refuses_what_is_there(error: BaseException) -> bool:
+    """Say whether Azure found the version taken; its client wraps that answer in errors of its own."""
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None and cause not in causes:
+        causes.append(cause)
+    return any(getattr(one, "status_code", None) in {400, 409} for one in causes)
 
 
 def _same(known: Mapping[str, Mapping[str, str]], model: FinishedModel) -> str | None:

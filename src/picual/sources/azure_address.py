@@ -43,6 +43,11 @@ class Workspace:
         names = [getattr(settings, name) for name in CONFIG]
         return None if None in names else cls(*names)
 
+    @classmethod
+    def of_client(cls, client: Any) -> Workspace:
+        """Return the workspace that an ``MLClient`` speaks to."""
+        return cls(client.subscription_id, client.resource_group_name, client.workspace_name)
+
     @property
     def address(self) -> str:
         """The start of the long ``azureml://`` addresses in it."""

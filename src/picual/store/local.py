@@ -176,6 +176,7 @@ class Store:
         try:
             yield
         finally:
+            holder.unlink(missing_ok=True)
             lock.release()
 
     def set_aside(self, key: str) -> Path:

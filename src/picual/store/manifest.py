@@ -29,7 +29,7 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Put the manifest into an entry's folder, which is yet to be published."""
-        _atomic.write_json(folder / "manifest.json", {"version": 1, **vars(self)}, durable=False)
+        _atomic.write_json(folder / "manifest.json", {"version": 1, **vars(self)}, durable=False, indent=None)
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:

@@ -6,7 +6,9 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-from picual.engine.desk import Desk
+import pytest
+
+from picual.engine.desk import LARGE, Desk
 
 PATIENCE = 20.0  # seconds after which a thread that should go on is taken to be stuck
 
@@ -55,6 +57,20 @@ def test_an_error_while_away_comes_back_to_the_desk() -> None:
         with ThreadPoolExecutor(1) as pool:
             taken = pool.submit(lambda: desk._lock.acquire(blocking=False))
             assert taken.result(PATIENCE) is False
+
+
+@pytest.mark.parametrize(("size", "others_work"), [(0, False), (LARGE + 1, True)])
+def test_long_disk_work_is_done_elsewhere_and_short_work_is_not(size: int, others_work: bool) -> None:
+    desk, worked = Desk(), threading.Event()
+
+    def other() -> None:
+        with desk.taken():
+            worked.set()
+
+    with ThreadPoolExecutor(1) as pool, desk.taken():
+        pool.submit(other)
+        with desk.left(size=size):
+            assert worked.wait(PATIENCE if others_work else 0.05) is others_work
 
 
 def test_leaving_without_being_there_changes_nothing() -> None:

@@ -118,6 +118,18 @@ def test_the_same_command_registers_nothing_again(
     assert list(workspace.assets.versions["models"]["tone"]) == ["1"]
 
 
+def test_registered_later_it_still_comes_from_the_recipe_that_made_it(
+    written: dict[str, Any], workspace: Workspace, azure: Azure, tmp_path: Path
+) -> None:
+    go({**written, "register": None})
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+
+    go(written)
+
+    properties = azure.client(workspace).models.get("tone", version="1").properties
+    assert properties["picual_recipe"] == fingerprint.digest(manifest["recipe"])
+
+
 @pytest.mark.parametrize(("fault", "said", "hint"), [
     (faults.FORBIDDEN, "may not", "az login"),
     (faults.EXPIRED, "does not accept the credential", "az login"),

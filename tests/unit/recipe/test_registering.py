@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from picual import api
 from picual.recipe import load
 from picual.recipe.registering import registry_of
+from picual.registries import kinds
 from picual.registries.azureml import AzureMlModels
+from picual.registries.base import FinishedModel, Registered, Registry
+from picual.space import param
 from picual.testing.tiny import tiny_model
 
 WORKSPACE = {"subscription_id": "one", "resource_group": "two", "workspace_name": "three"}
@@ -116,3 +121,31 @@ def test_a_missing_extra_is_an_obstacle_before_anything_runs(
     assert [one.hint for one in found if "`register` needs the package `azure.ai.ml`" in one.what] == [
         'pip install "picual[azureml]"'
     ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shelf(Registry):
+    """A registry of another package, which needs no host."""
+
+    kind: ClassVar[str] = "shelf"
+    at: str = param("here", help="Where it stands.")
+
+    @property
+    def title(self) -> str:
+        return self.at
+
+    def register(self, model: FinishedModel, told: Callable[[int, int], None]) -> Registered:
+        raise NotImplementedError
+
+
+def test_another_packages_registry_needs_no_host(recipe: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(kinds.BUILT_IN, "shelf", f"{__name__}:Shelf")
+    monkeypatch.setattr(kinds, "load", lambda kind: Shelf if kind == "shelf" else AzureMlModels)
+
+    found = registry_of(load.load({**recipe, "register": {"type": "shelf", "at": "there"}}))
+
+    assert found == Shelf(at="there")
+    assert problems(recipe, {"type": "shelf"}) == []
+    ((said, hint),) = problems(recipe, {"type": "shelf", "host": "aml"})
+    assert "no host says where a `shelf` is" in said
+    assert hint == "leave out `host`"

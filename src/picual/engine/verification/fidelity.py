@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
     from picual.numerics.divergence import Divergence
 
-# Windows of a second look, without rounded activations. A fault is in a weight or in a node, so it shows at nearly
-# every token; all of them took a sixth of a build, as float kernels are the slowest of the three.
-LOOKS = 2
+# Tokens of a second look, without rounded activations. A fault of a node or of a layer's weight shows at nearly
+# every one, and rows of an embedding are compared as weights. 2048 took a sixth of a build.
+SECOND_LOOK = 512
 LAST = 2e-2  # of a logit: one row takes another kernel than many, and sums in another order
 
 
@@ -65,7 +65,8 @@ def _agreement(promise: RuntimeAgrees, given: HfCheckpoint, runtime: _Runtime) -
     states = reference.hidden(windows)
     rounded = _rounding_block(exported)
     alone, deployed = runtime.as_deployed(windows)
-    exact = runtime.in_floats(windows[:LOOKS]) if rounded else iter(())
+    second = -(-SECOND_LOOK // windows.shape[1])
+    exact = runtime.in_floats(windows[:second]) if rounded else iter(())
     floats, as_deployed = Divergence(), Divergence()
     with reference.head() as logits:
         for number, state in enumerate(states):
@@ -75,7 +76,7 @@ def _agreement(promise: RuntimeAgrees, given: HfCheckpoint, runtime: _Runtime) -
             if alone is not None and number == 0:
                 yield _last_as_in_all(alone, found[-1])
             del found  # before the next are made: together they may be large
-            if rounded and number < LOOKS:
+            if rounded and number < second:
                 floats.add(expected, next(exact))
             del expected
     text = "of built-in text" + ("" if runtime.adapter is None else f", with adapter `{runtime.adapter.name}`")

@@ -187,8 +187,7 @@ class AzureMlExecutor:
             )  # fmt: skip
 
     def _shared(self) -> BlobShare:
-        client, host = self._client, self._host
-        workspace = Workspace(client.subscription_id, client.resource_group_name, client.workspace_name)
+        host, workspace = self._host, Workspace.of_client(self._client)
         uri = f"{workspace.address}/datastores/{host.datastore}/paths/{host.folder}"
         return BlobShare(locate(uri, self._access).open, host.folder.strip("/"), self._access, uri)
 

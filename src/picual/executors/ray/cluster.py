@@ -104,7 +104,7 @@ class Cluster:
         (share / token).touch()
         try:
             new = [node for node in self.nodes() if (node.id, str(share)) not in self._seen]
-            for node, found in looks(new, share, token).items():
+            for node, found in look_at_each(new, share, token).items():
                 require_fit(node.address, found, share)
                 self._seen.add((node.id, str(share)))
         finally:
@@ -175,8 +175,14 @@ def _start(address: str) -> None:
         ray.init(address=address, namespace="picual", log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RayError, RuntimeError, ValueError, OSError) as error:
         told = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        whole = " ".join(f"{error} {error.__cause__ or ''}".split())
+        if "mismatch" in whole.lower():
+            raise EnvironmentFault(
+                f"the Ray cluster at `{address}` has other versions than this machine: {whole}", where=address,
+                hint="install the cluster's Ray and Python here, or ours there",
+            ) from error  # fmt: skip
         # Ray says why on stderr alone: to the program a refusal looks as if nobody were there.
-        refused = "token" in str(error).lower() or _listens(address)
+        refused = "token" in whole.lower() or (isinstance(error, ConnectionError) and _listens(address))
         raise EnvironmentFault(
             f"the Ray cluster at `{address}` answers, and refuses this machine or its token: {told}" if refused
             else f"no Ray cluster answers at `{address}`: {told}",
@@ -198,11 +204,11 @@ def _listens(address: str) -> bool:
         return False
 
 
-def looks(nodes: Sequence[Node], share: Path, token: str) -> dict[Node, dict[str, str]]:
+def look_at_each(nodes: Sequence[Node], share: Path, token: str) -> dict[Node, dict[str, str]]:
     """Return what each node says of itself; one that died, which Ray learns seconds later, is left out.
 
     Raises:
-        EnvironmentFault: One is there and does not answer.
+        EnvironmentFault: One is there and does not answer, or cannot run a Python.
     """
     from ray.exceptions import GetTimeoutError, NodeDiedError, TaskUnschedulableError, WorkerCrashedError
 
@@ -212,11 +218,14 @@ def looks(nodes: Sequence[Node], share: Path, token: str) -> dict[Node, dict[str
     for node, answer in asked.items():
         try:
             found[node] = ray.get(answer, timeout=LOOK_SECONDS)
-        except (NodeDiedError, TaskUnschedulableError, WorkerCrashedError):
+        except (NodeDiedError, TaskUnschedulableError):
             continue
-        except GetTimeoutError as error:
+        except (GetTimeoutError, WorkerCrashedError) as error:
+            how = f"has not answered for {LOOK_SECONDS:.0f} s"
+            if isinstance(error, WorkerCrashedError):
+                how = "is there, but the process that Ray starts on it dies"
             raise EnvironmentFault(
-                f"the Ray node {node.address} has not answered for {LOOK_SECONDS:.0f} s", where=node.address,
+                f"the Ray node {node.address} {how}", where=node.address,
                 hint="`ray status` shows what it does; `ray stop` there takes it out of the cluster",
             ) from error  # fmt: skip
     return found
