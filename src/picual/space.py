@@ -48,6 +48,15 @@ class Settings(dict[str, Any]):
         return hash(fingerprint.digest(dict(self)))
 
 
+def frozen(value: Any) -> Any:
+    """Return a JSON value as one that is hashable: lists as tuples, mappings as settings, all the way down."""
+    if isinstance(value, list | tuple):
+        return tuple(frozen(item) for item in value)
+    if isinstance(value, Mapping):
+        return Settings({key: frozen(item) for key, item in value.items()})
+    return value
+
+
 def param(default: T, *, help: str, search: Domain | None = None, unit: str = "", role: str = "") -> T:
     """Declare one field of a pass in a single place.
 

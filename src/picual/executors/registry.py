@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
-from importlib.metadata import entry_points
 from typing import Any
 
-from picual.errors import UnknownName, nearest
+from picual import _plugins
 from picual.executors.host import Host
-from picual.space import Settings
+from picual.space import frozen
 
 BUILT_IN: dict[str, str] = {
     "local": "picual.executors.local:Local",
@@ -23,7 +21,7 @@ GROUP = "picual.hosts"
 
 def names() -> list[str]:
     """Return every known kind of host, our own first."""
-    return [*BUILT_IN, *(point.name for point in entry_points(group=GROUP) if point.name not in BUILT_IN)]
+    return _plugins.names(BUILT_IN, GROUP)
 
 
 def load(kind: str) -> type[Host]:
@@ -32,23 +30,11 @@ def load(kind: str) -> type[Host]:
     Raises:
         UnknownName: There is none of that name.
     """
-    location = BUILT_IN.get(kind) or {point.name: point.value for point in entry_points(group=GROUP)}.get(kind)
-    if location is None:
-        raise UnknownName(f"unknown type of host `{kind}`", hint=nearest(kind, names()))
-    module, _, attribute = location.partition(":")
-    loaded: type[Host] = getattr(importlib.import_module(module), attribute)
+    loaded: type[Host] = _plugins.load(kind, BUILT_IN, GROUP, "type of host")
     assert issubclass(loaded, Host)
     return loaded
 
 
 def build(kind: str, options: Mapping[str, Any]) -> Host:
     """Return a host from its JSON form; lists become tuples, so that the value is hashable."""
-    return load(kind)(**{key: _frozen(value) for key, value in options.items()})
-
-
-def _frozen(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return tuple(_frozen(item) for item in value)
-    if isinstance(value, Mapping):
-        return Settings({key: _frozen(item) for key, item in value.items()})
-    return value
+    return load(kind)(**{key: frozen(value) for key, value in options.items()})

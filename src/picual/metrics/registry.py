@@ -9,7 +9,7 @@ from typing import Any
 
 from picual.errors import UnknownName, nearest
 from picual.metrics.base import Metric
-from picual.space import Settings
+from picual.space import frozen
 
 BUILT_IN: dict[str, str] = {
     "accuracy": "picual.metrics.accuracy:Accuracy",
@@ -58,12 +58,4 @@ def build(name: str, values: Mapping[str, Any]) -> Metric:
     for key in values:
         if key not in known:
             raise UnknownName(f"metric `{name}` has no field `{key}`", hint=nearest(key, known))
-    return kind(**{key: _frozen(value) for key, value in values.items()})
-
-
-def _frozen(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return tuple(_frozen(item) for item in value)
-    if isinstance(value, Mapping):
-        return Settings({key: _frozen(item) for key, item in value.items()})
-    return value
+    return kind(**{key: frozen(value) for key, value in values.items()})

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Mapping
-from importlib.metadata import entry_points
 from typing import Any
 
-from picual.errors import UnknownName, nearest
+from picual import _plugins
 from picual.passes.base import Pass
-from picual.space import Settings
+from picual.space import frozen
 
 BUILT_IN: dict[str, str] = {
     "lora": "picual.passes.finetune.lora:Lora",
@@ -33,7 +31,7 @@ GROUP = "picual.passes"
 
 def names() -> list[str]:
     """Return every known pass name, our own first."""
-    return [*BUILT_IN, *(name for name in _plugged_in() if name not in BUILT_IN)]
+    return _plugins.names(BUILT_IN, GROUP)
 
 
 def load(name: str) -> type[Pass[Any, Any]]:
@@ -42,11 +40,7 @@ def load(name: str) -> type[Pass[Any, Any]]:
     Raises:
         UnknownName: No pass has that name; the nearest are in the hint.
     """
-    location = BUILT_IN.get(name) or _plugged_in().get(name)
-    if location is None:
-        raise UnknownName(f"unknown pass `{name}`", hint=nearest(name, names()))
-    module, _, attribute = location.partition(":")
-    loaded: type[Pass[Any, Any]] = getattr(importlib.import_module(module), attribute)
+    loaded: type[Pass[Any, Any]] = _plugins.load(name, BUILT_IN, GROUP, "pass")
     assert issubclass(loaded, Pass)
     return loaded
 
@@ -63,16 +57,4 @@ def build(name: str, values: Mapping[str, Any]) -> Pass[Any, Any]:
 
 def from_values(kind: type[Pass[Any, Any]], values: Mapping[str, Any]) -> Pass[Any, Any]:
     """Return a pass of a class from its JSON form, registered or not."""
-    return kind(**{key: _frozen(value) for key, value in values.items()})
-
-
-def _frozen(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return tuple(_frozen(item) for item in value)
-    if isinstance(value, Mapping):
-        return Settings({key: _frozen(item) for key, item in value.items()})
-    return value
-
-
-def _plugged_in() -> dict[str, str]:
-    return {point.name: point.value for point in entry_points(group=GROUP)}
+    return kind(**{key: frozen(value) for key, value in values.items()})

@@ -179,7 +179,7 @@ def _start(address: str) -> None:
         if "mismatch" in whole.lower():
             raise EnvironmentFault(
                 f"the Ray cluster at `{address}` has other versions than this machine: {whole}", where=address,
-                hint="install the cluster's Ray and Python here, or ours there",
+                hint="`ray --version` on a node says which Ray; here: `pip install ray==` that one",
             ) from error  # fmt: skip
         # Ray says why on stderr alone: to the program a refusal looks as if nobody were there.
         refused = "token" in whole.lower() or (isinstance(error, ConnectionError) and _listens(address))
