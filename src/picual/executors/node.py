@@ -17,6 +17,7 @@ import json
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -34,7 +35,8 @@ from picual.executors.process import ProcessExecutor
 from picual.executors.share import FolderShare
 from picual.executors.worker import end_with_parent
 
-MIRROR_SECONDS = 1.0
+MIRROR_SECONDS = 0.2  # a checkpoint is in the share so soon after it is whole
+MIRROR_SHARE = 0.1  # of a node's time at most: a large checkpoint is copied less often
 MEMORY_RESERVE = 0.05  # share of the node's memory that is left to its system
 
 
@@ -107,8 +109,11 @@ def _mirrored(checkpoints: Checkpoints) -> Iterator[None]:
     done = threading.Event()
 
     def mirror() -> None:
-        while not done.wait(MIRROR_SECONDS):
+        took = 0.0
+        while not done.wait(max(MIRROR_SECONDS, took / MIRROR_SHARE)):
+            began = time.monotonic()
             checkpoints.keep()
+            took = time.monotonic() - began
 
     thread = threading.Thread(target=mirror, daemon=True)
     thread.start()
