@@ -1,8 +1,10 @@
 """Does what was trained survive to int4: accuracy and divergence on a tone task, over several seeds, in pairs.
 
     python benchmarks/deployment.py MODEL ROWS.jsonl [--seeds 4] [--epochs 2] [--quantize '{"effort": "balanced"}']
+        [--train 120] [--ways lora qlora integers]
 
-ROWS hold ``phrase`` and ``tone``; a third of them, another for each seed, is kept from training. Three ways:
+ROWS hold ``phrase`` and ``tone``; each seed trains on others, two thirds or as many as asked, and is tested on
+the rest. Three ways:
 
 * LoRA, merged, quantized: against the live float32 adapter.
 * QLoRA (nf4), merged onto the base as it was trained and onto the original one, quantized: against its live one.
@@ -22,7 +24,7 @@ import random
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,8 @@ from picual.numerics.divergence import Divergence
 
 PROMPT, RESPONSE = "Phrase: {phrase}\nTone (joy, sadness, fear or surprise):", " {tone}<|im_end|>"
 TONES = ("joy", "sadness", "fear", "surprise")
+MERGE: dict[str, Any] = {"merge-adapter": {}}
+EXPORT: dict[str, Any] = {"build-genai": {}}
 FORM = {"rank": 16, "alpha": 32}
 TRAINING = {
     "per_device_train_batch_size": 8, "learning_rate": 8e-4, "lr_scheduler_type": "cosine", "warmup_ratio": 0.1,
@@ -79,15 +83,19 @@ def main() -> None:
     asked.add_argument("rows", type=Path)
     asked.add_argument("--seeds", type=int, default=4)
     asked.add_argument("--epochs", type=int, default=2)
+    asked.add_argument("--train", type=int, help="rows to train on; left out: two thirds")
+    asked.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
     asked.add_argument("--quantize", type=json.loads, default={"effort": "balanced", "data": "rows"})
     given = asked.parse_args()
     found: dict[str, list[Lost]] = {}
     for seed in range(given.seeds):
         with tempfile.TemporaryDirectory() as folder:
-            for name, lost in one_seed(given, seed, Path(folder)):
+            rows = split(given.rows, seed, Path(folder), given.train)
+            run = Runs(given, seed, rows, Path(folder))
+            for name, lost in (one for way in given.ways for one in WAYS[way](run)):
                 found.setdefault(name, []).append(lost)
-                print(f"seed {seed}: {name}: {lost.points:+.2f} points, KL {lost.learnt:.2e}, over all positions "
-                      f"{lost.everywhere:.2e}", flush=True)  # fmt: skip
+                print(f"seed {seed}, {len(rows.test)} rows: {name}: {lost.points:+.2f} points, "
+                      f"KL {lost.learnt:.2e}, over all positions {lost.everywhere:.2e}", flush=True)  # fmt: skip
     for name, values in found.items():
         print(
             f"{name}: {interval([lost.points for lost in values])} points, "
@@ -96,35 +104,13 @@ def main() -> None:
         )
 
 
-def one_seed(given: Any, seed: int, place: Path) -> Iterator[tuple[str, Lost]]:
-    """Yield each way with what it loses on the live model."""
-    rows = split(given.rows, seed, place)
-    run = Runs(given, seed, rows, place)
-    quantize: dict[str, Any] = {"quantize": given.quantize}
-    lora = {"lora": run.training()}
-    qlora = {"qlora": run.training()}
-    merge, original, export = {"merge-adapter": {}}, {"merge-adapter": {"base": "original"}}, {"build-genai": {}}
-    base = HfModel(given.model)
-    live = run.seen(HfAdapter(run.of(lora), base))
-    yield "LoRA, merged, int4", run.against(live, lora | merge | quantize | export)
-    live = run.seen(HfAdapter(run.of(qlora), base))
-    yield "QLoRA, merged as trained, int4", run.against(live, qlora | merge | quantize | export)
-    yield "QLoRA, merged on the original, int4", run.against(live, qlora | original | quantize | export)
-    integers = QuantizedHfModel(run.of(quantize))
-    live = run.seen(HfAdapter(run.of(quantize | lora), integers))
-    exact = {"build-genai": {"accuracy_level": 0}}
-    yield "LoRA on integers, deployed, level 0", run.against(live, quantize | lora | exact)
-    yield "LoRA on integers, deployed, level 4", run.against(live, quantize | lora | export)
-    again = {"again": {"type": "quantize", **given.quantize}}
-    last = run.against(live, quantize | lora | merge | again | export)
-    yield "LoRA on integers, merged, quantized again", last
-
-
 class Runs:
     """Recipes of one seed, over one store."""
 
     def __init__(self, given: Any, seed: int, rows: Rows, place: Path) -> None:
         self._given, self._seed, self._rows, self._place = given, seed, rows, place
+        self.model: Path = given.model
+        self.quantize: dict[str, Any] = {"quantize": given.quantize}
 
     def training(self) -> dict[str, Any]:
         """Return the fields of a training pass."""
@@ -168,15 +154,48 @@ class Runs:
         return Seen(right / len(self._rows.test), kept, learnt)
 
 
-def split(file: Path, seed: int, place: Path) -> Rows:
-    """Keep a third of the rows from training, by the seed."""
+Ways = Iterator[tuple[str, Lost]]
+
+
+def lora(run: Runs) -> Ways:
+    """Yield what merging and int4 take from a LoRA adapter."""
+    trained: dict[str, Any] = {"lora": run.training()}
+    live = run.seen(HfAdapter(run.of(trained), HfModel(run.model)))
+    yield "LoRA, merged, int4", run.against(live, trained | MERGE | run.quantize | EXPORT)
+
+
+def qlora(run: Runs) -> Ways:
+    """Yield what int4 takes from a QLoRA adapter merged onto the base as it was trained, and as it was before."""
+    trained: dict[str, Any] = {"qlora": run.training()}
+    original = {"merge-adapter": {"base": "original"}}
+    live = run.seen(HfAdapter(run.of(trained), HfModel(run.model)))
+    yield "QLoRA, merged as trained, int4", run.against(live, trained | MERGE | run.quantize | EXPORT)
+    yield "QLoRA, merged on the original, int4", run.against(live, trained | original | run.quantize | EXPORT)
+
+
+def integers(run: Runs) -> Ways:
+    """Yield what deployment takes from an adapter that was trained on the integers that are deployed."""
+    trained: dict[str, Any] = {**run.quantize, "lora": run.training()}
+    live = run.seen(HfAdapter(run.of(trained), QuantizedHfModel(run.of(run.quantize))))
+    exact = {"build-genai": {"accuracy_level": 0}}
+    again = {"again": {"type": "quantize", **run.quantize["quantize"]}}
+    yield "LoRA on integers, deployed, level 0", run.against(live, trained | exact)
+    yield "LoRA on integers, deployed, level 4", run.against(live, trained | EXPORT)
+    yield "LoRA on integers, merged, quantized again", run.against(live, trained | MERGE | again | EXPORT)
+
+
+WAYS: dict[str, Callable[[Runs], Ways]] = {"lora": lora, "qlora": qlora, "integers": integers}
+
+
+def split(file: Path, seed: int, place: Path, count: int | None) -> Rows:
+    """Train on ``count`` rows, or two thirds, drawn by the seed; the rest is kept from training."""
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
     rows = [row for row in rows if row["tone"] in TONES]
     random.Random(seed).shuffle(rows)
-    third = len(rows) // 3
+    count = len(rows) - len(rows) // 3 if count is None else count
     train = place / "train.jsonl"
-    train.write_text("".join(json.dumps(row) + "\n" for row in rows[third:]), encoding="utf-8")
-    return Rows(train, rows[:third])
+    train.write_text("".join(json.dumps(row) + "\n" for row in rows[:count]), encoding="utf-8")
+    return Rows(train, rows[count:])
 
 
 def interval(values: Sequence[float], form: str = "+.2f") -> str:

@@ -9,7 +9,7 @@ import shutil
 import stat
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -68,12 +68,16 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise
 
 
-def publish(folder: Path, path: Path) -> None:
-    """Sync ``folder`` and rename it to ``path`` (same file system), replacing what stood there."""
-    for root, _, names in os.walk(folder):
-        for name in names:
-            if (file := Path(root, name)).is_file():
-                _sync(file)
+def publish(folder: Path, path: Path, *, parts: Iterable[str] = (".",)) -> None:
+    """Sync ``folder`` and rename it to ``path`` (same file system), replacing what stood there.
+
+    Args:
+        folder: What is published.
+        path: Its name from now on.
+        parts: What of it must survive a power cut, as names inside it.
+    """
+    for part in parts:
+        _sync_all(folder / part)
     old = None
     if path.exists():
         old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
@@ -98,6 +102,15 @@ def _make_writable_and_retry(function: Any, name: str, _: Any) -> None:
     if Path(name).exists():
         Path(name).chmod(stat.S_IRWXU)
         function(name)
+
+
+def _sync_all(place: Path) -> None:
+    if place.is_file():
+        _sync(place)
+    for root, _, names in os.walk(place):
+        for name in names:
+            if (file := Path(root, name)).is_file():
+                _sync(file)
 
 
 def _sync(file: Path) -> None:

@@ -66,9 +66,7 @@ class Jobs:
                 with self._entered(self.hosts.hold(piece.site, alone=piece.alone)) as executor:
                     folder, result = self._do(plan, executor, piece)
                 (folder / "out").mkdir(exist_ok=True)  # elsewhere a measurement makes no files
-                entry = self._publish(plan, piece, folder / "out", result)
-                _atomic.remove(folder)
-                return entry, True
+                return self._publish(plan, piece, folder / "out", result), True
 
     def together(self, plan: Plan, pieces: list[Piece]) -> None:
         """Do several pieces as one job and publish each that was done.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from picual.engine.results import Limit
@@ -41,8 +42,8 @@ def require_reference(bounds: Sequence[Bound], references: References, *, shared
 
 
 def key_of(bound: Bound) -> str:
-    """Return what a bound is called in records."""
-    return f"{bound.measurement} {bound.text}"
+    """Return what a bound is called in records: one string, however many records name it."""
+    return sys.intern(f"{bound.measurement} {bound.text}")
 
 
 def size_forecast(plan: Plan) -> float | None:

@@ -198,8 +198,9 @@ class Search:
             may_pass = isinstance(error, EnvironmentFault | JobLost)
             return replace(trial, state="failed", why=f"{type(error).__name__}: {error.what}", may_pass=may_pass)
         state: State = "dropped" if why else "complete"
+        measured = {stage: taken for stage, taken in reference.items() if taken}
         return self._judged(
-            replace(trial, state=state, why=why, ran=ran, metrics=values, references=reference), reference
+            replace(trial, state=state, why=why, ran=ran, metrics=values, references=measured), reference
         )
 
     def _made_and_measured(self, plan: Plan) -> tuple[int, dict[str, Any], References, str]:

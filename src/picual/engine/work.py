@@ -6,6 +6,7 @@ What is in the store is not done again, so a run that was killed anywhere contin
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -101,6 +102,8 @@ class Work:
                 "step", status="failed", step=step.name, number=number, of=count, error=error.to_wire()
             )
             raise error.located(f"{step.place}, step {number} `{step.name}`") from error
+        if ran:  # hashed when it was published
+            self._hashed.add(step.key)
         manifest = entry.manifest
         done = StepResult(
             name=step.name, pass_name=step.a_pass.name, key=step.key, cached=not ran,
@@ -174,7 +177,7 @@ class Work:
             return None, None
         entry, ran = self.jobs.once(plan, piece)
         if not ran:
-            self._verify(entry)
+            self._verify(piece.key, entry)
         return entry, entry.manifest if ran else None
 
     def verify(self, plan: Plan, step: PlannedStep, done: StepResult, given: Stage, made: Stage) -> None:
@@ -195,14 +198,14 @@ class Work:
         """Hash what a step is about to read, if it comes from the store and the step will really run."""
         entry = self.store.find(given.key)
         if entry is not None:
-            self._verify(entry)
+            self._verify(given.key, entry)
 
-    def _verify(self, entry: Entry) -> None:
-        """Hash an entry's files, once a run."""
-        if entry.manifest.key not in self._hashed:
+    def _verify(self, key: str, entry: Entry) -> None:
+        """Hash the files of a key's entry, once a run."""
+        if key not in self._hashed:
             with self.desk.left(size=size_of(entry)):
                 self.store.verify(entry)
-            self._hashed.add(entry.manifest.key)
+            self._hashed.add(key)
 
     def _check_piece(
         self, plan: Plan, promise: Promise, step: PlannedStep, given: Stage,
@@ -285,7 +288,8 @@ class Work:
         reads = places(*compared, data_files(planned.data), metric_files(metric))
         piece = Piece("evaluate", label, kind, ingredients, payload, reads, plan.measured_at, metric.timed)
         entry, _ = self.jobs.once(plan, piece)
-        values: dict[str, Any] = dict(entry.manifest.value["values"])
+        # The same names in every trial: JSON gives new strings for each.
+        values: dict[str, Any] = {sys.intern(name): one for name, one in entry.manifest.value["values"].items()}
         if keep and entry.manifest.files:
             values["files"] = self._keep_files(entry, label)
         self.events.emit("metric", metric=planned.name, stage=stage.name, value=values.get(metric.key))

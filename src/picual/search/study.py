@@ -96,25 +96,26 @@ class Study:
             number, lost = self._again.pop(0)
             self._open[number] = lost
             return number, lost[1]
-        asked = self._asked(sampler, history)
+        number = self._unused()
+        asked = self._asked(sampler, history, number)
         if asked is None:
             return None
-        number = self._unused()
-        asked[0].set_user_attr(NUMBER, number)  # from here on it is gone on with after a kill
         self._open[number] = asked
         self._tried.add(digest_of(asked[1]))
         return number, asked[1]
 
-    def _asked(self, sampler: Sampler, history: History) -> Asked | None:
+    def _asked(self, sampler: Sampler, history: History, number: int) -> Asked | None:
+        """Ask for a trial and give it its number: from then on it is gone on with after a kill."""
         import optuna
 
         if isinstance(sampler, OptunaSampler) and (drawn := draw(self.record, sampler, history)) is not None:
+            drawn[0].set_user_attr(NUMBER, number)
             return drawn
         candidate = sampler.ask(history)
         if candidate is None:
             return None
         self.record.sampler = optuna.samplers.RandomSampler(seed=history.seed)
-        self.record.enqueue_trial(params_of(candidate, self.space))
+        self.record.enqueue_trial(params_of(candidate, self.space), user_attrs={NUMBER: number})
         trial = self.record.ask()
         return trial, suggest(trial, self.space)
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from picual.search.parameters import Candidate
 
 State = Literal["complete", "dropped", "failed"]
+_ALWAYS = ("candidate", "state")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)  # there may be many thousands
 class Trial:
     """A finished trial.
 
@@ -64,10 +65,11 @@ class Trial:
         return float(self.metrics.get("size", {}).get("size_mb", math.inf))
 
     def to_wire(self) -> dict[str, Any]:
-        """Return the JSON form."""
-        return dict(vars(self))
+        """Return the JSON form; what is empty, and is so by default, is left out."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {name: value for name, value in values.items() if value or name in _ALWAYS}
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> Trial:
         """Read the JSON form."""
-        return cls(**{**wire, "losses": tuple(wire["losses"]), "keys": tuple(wire["keys"])})
+        return cls(**{**wire, "losses": tuple(wire.get("losses", ())), "keys": tuple(wire.get("keys", ()))})

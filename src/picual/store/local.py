@@ -31,6 +31,7 @@ from picual.errors import Busy, Corrupt, StoreError
 from picual.store.manifest import Manifest, describe_files, differences, digest_of
 
 LAYOUT = "v1"
+KEPT = {"manifest.json", "content"}  # of a job's folder, in the entry that it becomes
 HALF_KEPT = 86_400  # seconds that what a killed run had not published stays
 
 
@@ -118,7 +119,11 @@ class Store:
         self, content: Path, *, ingredients: Mapping[str, Any], label: str, value: Mapping[str, Any],
         seconds: float = 0.0, peak_rss: int = 0, peak_anonymous: int = 0, made_in: Mapping[str, Any] | None = None,
     ) -> Entry:  # fmt: skip
-        """Move ``content`` (a folder on the store's file system) in as the entry of these ingredients."""
+        """Move ``content`` (a folder on the store's file system) in as the entry of these ingredients.
+
+        Where it is that of the key's own job folder, this one becomes the entry: to make another and to remove
+        this one would cost more than anything else here. Until the entry is there, checkpoints are.
+        """
         key = fingerprint.digest(ingredients)
         files = describe_files(content)
         manifest = Manifest(
@@ -128,24 +133,28 @@ class Store:
         )  # fmt: skip
         for name in files:
             (content / name).chmod(0o444)
-        folder = self._folder(key)
+        folder, work = self._folder(key), self._work(key)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{key[:12]}."))
-        temporary.chmod(0o755)
-        content.rename(temporary / "content")
-        manifest.write(temporary)
-        _atomic.publish(temporary, folder)
+        if content.parent != work:
+            work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{key[:12]}."))
+            work.chmod(0o755)
+        _atomic.remove(work / "content")  # of a run that was killed right here
+        content.rename(work / "content")
+        manifest.write(work)
+        _atomic.publish(work, folder, parts=KEPT)
+        for name in {*os.listdir(folder)} - KEPT:  # noqa: PTH208  # names are enough
+            _atomic.remove(folder / name)
         return Entry(folder, manifest)
 
     def work(self, key: str) -> Path:
         """Return the job folder of a key; what an interrupted run left there is kept."""
-        folder = self.root / "work" / key[:32]
+        folder = self._work(key)
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     def drop_work(self, key: str) -> None:
         """Remove the job folder of a key, checkpoints and all."""
-        _atomic.remove(self.root / "work" / key[:32])
+        _atomic.remove(self._work(key))
 
     @contextlib.contextmanager
     def lock(self, key: str, *, what: str, wait: float = 0) -> Iterator[None]:
@@ -159,24 +168,25 @@ class Store:
         Raises:
             Busy: Another process holds it; the message names its pid, command and age.
         """
-        folder = self.root / "locks"
-        folder.mkdir(exist_ok=True)
-        path, holder = folder / f"{key[:32]}.lock", folder / f"{key[:32]}.json"
+        path = self.root / "locks" / f"{key[:32]}.lock"
+        path.parent.mkdir(exist_ok=True)
         lock = filelock.FileLock(path)
         try:
             lock.acquire(timeout=wait)
         except filelock.Timeout as error:
             raise Busy(
-                f"{what} is held by {_holder(holder)}",
+                f"{what} is held by {_holder(path)}",
                 where=str(self.root),
                 hint="wait for it, or use another store: `--store DIR`",
             ) from error
         facts = {"pid": os.getpid(), "command": " ".join(["picual", *sys.argv[1:]]), "since": time.time()}
-        holder.write_text(json.dumps(facts), encoding="utf-8")
+        path.write_text(json.dumps(facts), encoding="utf-8")
         try:
             yield
         finally:
-            holder.unlink(missing_ok=True)
+            if self._folder(key).exists():  # nobody will need it again
+                with contextlib.suppress(OSError):  # Windows keeps what is open
+                    path.unlink()
             lock.release()
 
     def set_aside(self, key: str) -> Path:
@@ -238,6 +248,9 @@ class Store:
 
     def _folder(self, key: str) -> Path:
         return self._entries.joinpath(key[:2], key)
+
+    def _work(self, key: str) -> Path:
+        return self.root / "work" / key[:32]
 
 
 def default_root() -> Path:

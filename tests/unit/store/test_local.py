@@ -31,6 +31,32 @@ def test_what_is_published_is_found_by_the_digest_of_its_ingredients(tmp_path: P
     assert (entry.content / "model.bin").read_text() == "weights"
 
 
+def test_a_job_s_folder_becomes_the_entry_without_what_only_the_job_needed(tmp_path: Path) -> None:
+    store, key = Store(tmp_path), fingerprint.digest(INGREDIENTS)
+    folder = store.work(key)
+    (folder / "job.json").write_text("{}")
+    for name in ("scratch", "content"):  # the second of a run that was killed while it published
+        (folder / name).mkdir()
+        (folder / name / "half").write_text("half")
+
+    entry = kept(store)
+
+    assert sorted(path.name for path in entry.folder.iterdir()) == ["content", "manifest.json"]
+    assert [path.name for path in entry.content.iterdir()] == ["model.bin"]
+    assert not folder.exists()
+
+
+def test_a_lock_of_what_was_published_leaves_no_file(tmp_path: Path) -> None:
+    store, key = Store(tmp_path), fingerprint.digest(INGREDIENTS)
+
+    with store.lock(key, what="it"):
+        before = list((tmp_path / "locks").iterdir())
+        kept(store)
+
+    assert len(before) == 1
+    assert not list((tmp_path / "locks").iterdir())
+
+
 def test_a_flipped_byte_is_named_and_the_entry_set_aside(tmp_path: Path) -> None:
     store = Store(tmp_path)
     entry = kept(store)
