@@ -12,6 +12,8 @@ import click
 from picual import api
 from picual.cli import options, render
 from picual.errors import Corrupt
+from picual.executors.share_pruning import prune_share
+from picual.plan.sites import STATE
 from picual.recipe.sizes import bytes_of
 from picual.store.local import Entry, Store, size_of
 
@@ -93,16 +95,30 @@ def verify(kept: Store, as_json: bool) -> None:
 @store.command()
 @click.option("--max-size", help="Keep at most this much (`10GB`).")
 @click.option("--older-than", type=click.FloatRange(min=0), help="Remove what is older than this many days.")
+@click.option(
+    "--share",
+    "shares",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    multiple=True,
+    help="Folder that hosts share, or the cache of a node; may be given again.",
+)
 @_kept
 @options.json_option
-def prune(kept: Store, max_size: str | None, older_than: float | None, as_json: bool) -> None:
-    """Remove entries, oldest first."""
+def prune(
+    kept: Store, max_size: str | None, older_than: float | None, shares: tuple[Path, ...], as_json: bool
+) -> None:
+    """Remove entries, oldest first, and what was on its way to other machines and not used for a day."""
     limit = bytes_of(max_size) if max_size else None
     if max_size and limit is None:
         raise click.BadParameter(f"`{max_size}` is no size: write 10GB", param_hint="--max-size")
+    freed = {str(place): prune_share(place) for place in (kept.root / STATE / "share", *shares)}
     gone = kept.prune(max_bytes=limit, older_than_days=older_than)
     if as_json:
-        render.show_json([{"key": key, "bytes": size} for key, size in gone])
+        entries = [{"key": key, "bytes": size} for key, size in gone]
+        render.show_json([*entries, *({"share": place, "bytes": size} for place, size in freed.items() if size)])
         return
     for key, size in gone:
         click.echo(f"{key[:12]}  {size / 1e6:.1f} MB")
+    for place, size in freed.items():
+        if size:
+            click.echo(f"{place}  {size / 1e6:.1f} MB")
