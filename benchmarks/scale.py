@@ -21,8 +21,10 @@ import tempfile
 import threading
 import time
 import zlib
+from array import array
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,14 @@ class Answers:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+@dataclass
+class Marks:
+    """What was seen at the end of each trial, in little more than its bytes: it counts as the driver's memory."""
+
+    seconds: array[float] = field(default_factory=lambda: array("d"))  # processor time of the driver
+    resident: array[int] = field(default_factory=lambda: array("q"))  # bytes
 
 
 def _value(job: Job, out: Path) -> dict[str, Any]:
@@ -107,13 +117,13 @@ def main() -> None:
     timed(Study, "tell", clock, "optuna")
     for name in ("find", "publish", "lock"):
         timed(Store, name, clock, name)
-    marks: list[tuple[int, float, int]] = []  # trials told, processor time of the driver, resident bytes
+    marks = Marks()
     process = psutil.Process()
 
     def seen(event: dict[str, Any]) -> None:
         if event["event"] == "trial" and event["status"] == "done":
-            mine = time.process_time() - Answers.spent
-            marks.append((len(marks) + 1, mine, process.memory_info().rss))
+            marks.seconds.append(time.process_time() - Answers.spent)
+            marks.resident.append(process.memory_info().rss)
 
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
@@ -143,15 +153,15 @@ def recipe(root: Path, given: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def told(marks: list[tuple[int, float, int]], clock: Counter[str], root: Path, given: Any) -> None:
+def told(marks: Marks, clock: Counter[str], root: Path, given: Any) -> None:
     """Print the figures beside their limits."""
-    trials = len(marks)
-    whole = 1e3 * (marks[-1][1] - marks[0][1]) / (trials - 1)
+    trials = len(marks.seconds)
+    whole = 1e3 * (marks.seconds[-1] - marks.seconds[0]) / (trials - 1)
     optuna = clock["optuna"] / 1e6 / trials
     # Whole batches: a batch is asked for before it is told. What the first takes is not of trials alone.
     batch = given.workers * -(-trials // (50 * given.workers))
-    early, late = _pace(marks, batch, 2 * batch), _pace(marks, trials - batch, trials)
-    memory = (marks[-1][2] - marks[trials // 10][2]) / (trials - trials // 10) / 1e3
+    early, late = _pace(marks.seconds, batch, 2 * batch), _pace(marks.seconds, trials - batch, trials)
+    memory = (marks.resident[-1] - marks.resident[trials // 10]) / (trials - trials // 10) / 1e3
     files = sum(len(names) for _, _, names in os.walk(root / "store"))
     batches = -(-trials // given.workers)
     print(f"trials {trials}, workers {given.workers}, sampler {given.sampler}")
@@ -168,9 +178,9 @@ def told(marks: list[tuple[int, float, int]], clock: Counter[str], root: Path, g
     print(f"workers would take {minutes:.0f} minutes, the driver {whole * trials / 6e4:.1f}")
 
 
-def _pace(marks: list[tuple[int, float, int]], first: int, last: int) -> float:
+def _pace(seconds: Sequence[float], first: int, last: int) -> float:
     first = max(first, 1)
-    return 1e3 * (marks[last - 1][1] - marks[first - 1][1]) / max(last - first, 1)
+    return 1e3 * (seconds[last - 1] - seconds[first - 1]) / max(last - first, 1)
 
 
 if __name__ == "__main__":

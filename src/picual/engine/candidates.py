@@ -33,6 +33,7 @@ from picual.search.trial import State, Trial
 
 SMALL_SPACE = 256  # candidates whose plans are all kept: some samplers look at each of them every time
 MEASURING = 15.0  # seconds, roughly, that measuring a candidate takes
+NOTHING: References = {}  # measured of other models: one value for all trials
 Done = TypeVar("Done")
 
 
@@ -120,7 +121,7 @@ class Candidates:
             may_pass = isinstance(error, EnvironmentFault | JobLost)
             return replace(trial, state="failed", why=f"{type(error).__name__}: {error.what}", may_pass=may_pass)
         state: State = "dropped" if why else "complete"
-        measured = {stage: taken for stage, taken in reference.items() if taken}
+        measured = {stage: taken for stage, taken in reference.items() if taken} or NOTHING
         return self._judged(
             replace(trial, state=state, why=why, ran=ran, metrics=values, references=measured), reference
         )
