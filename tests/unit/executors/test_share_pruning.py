@@ -57,13 +57,36 @@ def test_what_has_another_name_frees_nothing(tmp_path: Path) -> None:
 
 def test_a_node_s_copies_of_inputs_go_with_their_blobs(tmp_path: Path) -> None:
     cached = blob(FolderShare(tmp_path), "weights")
-    place = tmp_path / "inputs" / "abc" / "model.bin"
+    place = tmp_path / "inputs" / ("ab" * 16) / "model.bin"
     place.parent.mkdir(parents=True)
     os.link(cached, place)
 
     assert prune_share(tmp_path, unused=-1) == len("weights")
     assert not place.parent.exists()
     assert not cached.exists()
+
+
+def test_a_node_s_inputs_stay_while_its_job_reads_them(tmp_path: Path) -> None:
+    place = tmp_path / "inputs" / ("ab" * 16) / "model.bin"
+    place.parent.mkdir(parents=True)
+    place.write_text("weights")
+    job = tmp_path / "work" / "one" / "job.json"
+    job.parent.mkdir(parents=True)
+    job.write_text(json.dumps({"payload": {"model": str(place)}}))
+
+    prune_share(tmp_path, unused=-1)
+
+    assert place.exists()
+
+
+def test_a_folder_that_is_no_share_loses_nothing(tmp_path: Path) -> None:
+    mine = [tmp_path / "inputs" / "photos" / "one.jpg", tmp_path / "blobs" / "ab" / "notes.txt"]
+    for file in mine:
+        file.parent.mkdir(parents=True)
+        file.write_text("mine")
+
+    assert prune_share(tmp_path, unused=-1) == 0
+    assert all(file.exists() for file in mine)
 
 
 def test_the_command_looks_at_the_store_s_share_and_at_those_it_is_given(
