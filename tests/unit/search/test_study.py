@@ -112,6 +112,22 @@ def test_a_study_that_ended_anywhere_goes_on_to_the_same_trials(tmp_path: Path, 
     assert [trial.number for trial in cut.trials] == list(range(1, len(whole.trials) + 1))
 
 
+def test_a_journal_that_ends_after_any_line_goes_on_to_the_same_trials(tmp_path: Path) -> None:
+    few = replace(GOALS, trials=3)
+    whole = study(tmp_path / "whole", few)
+    run(whole, "random")
+    lines = (tmp_path / "whole/study.jsonl").read_text().splitlines(keepends=True)
+
+    for count in range(1, len(lines)):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        (folder / "study.jsonl").write_text("".join(lines[:count]))
+        cut = study(folder, few)
+        run(cut, "random")
+        told = [(trial.number, trial.candidate) for trial in cut.trials]
+        assert told == [(trial.number, trial.candidate) for trial in whole.trials], count
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("lost", [5, 6])
 def test_one_of_two_side_by_side_that_was_lost_keeps_its_number(tmp_path: Path, name: str, lost: int) -> None:

@@ -30,8 +30,10 @@ def tell(study: optuna.Study, asked: optuna.Trial, trial: Trial) -> None:
     """Say how a trial ended; its bounds are constraints, and without an objective one is as good as another."""
     from optuna.trial import TrialState
 
+    known = asked.constraints  # of a program that was killed while it told this: Optuna takes each once
     for text, violation in trial.violations.items():
-        asked.set_constraint(text, LARGEST if violation is None else min(violation, LARGEST))
+        if text not in known:
+            asked.set_constraint(text, LARGEST if violation is None else min(violation, LARGEST))
     losses = [loss for loss in trial.losses if loss is not None]
     if trial.state == "complete" and len(losses) == len(trial.losses):
         study.tell(asked, losses or [0.0])
