@@ -9,7 +9,7 @@ import shutil
 import stat
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -68,33 +68,37 @@ def new_folder(path: Path) -> Iterator[Path]:
         raise
 
 
-def publish(folder: Path, path: Path, *, parts: Iterable[str] = (".",)) -> None:
-    """Sync ``folder`` and rename it to ``path`` (same file system), replacing what stood there.
+def publish(folder: Path, path: Path) -> None:
+    """Sync ``folder`` and rename it to ``path`` (same file system), replacing what stood there."""
+    _sync_all(folder)
+    rename(folder, path)
+    sync_folder(path.parent)
 
-    Args:
-        folder: What is published.
-        path: Its name from now on.
-        parts: What of it must survive a power cut, as names inside it.
-    """
-    for part in parts:
-        _sync_all(folder / part)
-    old = None
-    if path.exists():
+
+def rename(folder: Path, path: Path) -> None:
+    """Rename a folder, which replaces what stood there; the folder that it comes to is made if need be."""
+    try:
+        folder.rename(path)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(path)
+    except OSError:  # most often nothing stands there
+        if not path.exists():
+            raise
         old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.old."))
         path.rename(old / path.name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder.rename(path)
-    sync_folder(path.parent)
-    if old is not None:
+        folder.rename(path)
         remove(old)
 
 
 def remove(path: Path) -> None:
     """Remove a file or folder, read-only parts included; a missing one is fine."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, onerror=_make_writable_and_retry)
-    else:
+    try:
         path.unlink(missing_ok=True)
+    except OSError:  # what each system says of a folder
+        if path.is_symlink() or not path.is_dir():
+            raise
+        shutil.rmtree(path, onerror=_make_writable_and_retry)
 
 
 def _make_writable_and_retry(function: Any, name: str, _: Any) -> None:
@@ -104,10 +108,8 @@ def _make_writable_and_retry(function: Any, name: str, _: Any) -> None:
         function(name)
 
 
-def _sync_all(place: Path) -> None:
-    if place.is_file():
-        _sync(place)
-    for root, _, names in os.walk(place):
+def _sync_all(folder: Path) -> None:
+    for root, _, names in os.walk(folder):
         for name in names:
             if (file := Path(root, name)).is_file():
                 _sync(file)

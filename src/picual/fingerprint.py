@@ -61,9 +61,19 @@ def file_digest(path: Path) -> str:
 
 def files_under(folder: Path) -> Iterator[Path]:
     """Yield every file below ``folder`` in a fixed order; linked folders are not followed."""
-    yield from sorted(
-        path for root, _, names in os.walk(folder) for name in names if (path := Path(root, name)).is_file()
-    )
+    yield from sorted(Path(name) for name in _names_under(os.fspath(folder)))
+
+
+def _names_under(folder: str) -> Iterator[str]:
+    try:
+        entries = list(os.scandir(folder))
+    except OSError:  # missing, or closed to us: as `os.walk` has it
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _names_under(entry.path)
+        elif entry.is_file():
+            yield entry.path
 
 
 def folder_digest(digests: Mapping[str, str]) -> str:

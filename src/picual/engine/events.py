@@ -12,7 +12,7 @@ from typing import Any
 
 Listener = Callable[[Mapping[str, Any]], None]
 
-DURABLE = ("run", "step", "check", "metric", "trial")  # whose end must survive a power cut; progress need not
+DURABLE = ("run", "trial")  # whose end must survive a power cut; what is said between them is in the store, too
 
 
 class EventLog:

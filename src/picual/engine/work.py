@@ -21,6 +21,7 @@ from picual.engine.piece import Piece, data_files, metric_files, model_folders, 
 from picual.engine.results import Stage, StepResult
 from picual.engine.verification import GATE_VERSION
 from picual.errors import NotVerified, PicualError
+from picual.metrics.base import MetricContext
 from picual.models import model_from_wire
 from picual.passes.base import Promise
 from picual.plan import FORMAT, Plan, PlannedMetric, PlannedStep
@@ -267,6 +268,10 @@ class Work:
             keep: Put what the metric wrote, such as predictions, beside the logs, and its paths into ``files``.
         """
         metric = planned.metric
+        if metric.of_file_sizes:  # a job, here or elsewhere, would take a thousand times as long
+            values = metric.measure(stage.model, MetricContext(target=plan.recipe.target))
+            self._tell_value(planned, stage, values)
+            return values
         of_model = metric.scope == "model"
         against = known.get("baseline") if metric.timed else None
         if against is not None and against.key == stage.key:
@@ -292,8 +297,11 @@ class Work:
         values: dict[str, Any] = {sys.intern(name): one for name, one in entry.manifest.value["values"].items()}
         if keep and entry.manifest.files:
             values["files"] = self._keep_files(entry, label)
-        self.events.emit("metric", metric=planned.name, stage=stage.name, value=values.get(metric.key))
+        self._tell_value(planned, stage, values)
         return values
+
+    def _tell_value(self, planned: PlannedMetric, stage: Stage, values: Mapping[str, Any]) -> None:
+        self.events.emit("metric", metric=planned.name, stage=stage.name, value=values.get(planned.metric.key))
 
     def _keep_files(self, entry: Entry, label: str) -> list[str]:
         place = self.folder / "metrics" / file_name(label)

@@ -86,6 +86,8 @@ class Metric(abc.ABC):
     has_reference_values: ClassVar[bool] = True
     # 0 free, 1 seconds, 2 a pass over a text, 3 answers, 4 timing. What is cheap is taken first.
     cost: ClassVar[int] = 2
+    # Whether names and sizes of files are all it looks at: it is no job then, the driver takes it by the way.
+    of_file_sizes: ClassVar[bool] = False
     keys: ClassVar[tuple[str, ...]] = ()  # its numbers, where they are known beforehand
 
     @abc.abstractmethod

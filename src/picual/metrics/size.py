@@ -28,6 +28,7 @@ class Size(Metric):
     unit: ClassVar[str] = "MB"
     extra: ClassVar[str] = ""
     cost: ClassVar[int] = 0
+    of_file_sizes: ClassVar[bool] = True
     keys: ClassVar[tuple[str, ...]] = ("size_mb", "files")
 
     def measure(self, model: Model, context: MetricContext) -> dict[str, Any]:

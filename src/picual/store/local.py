@@ -28,7 +28,7 @@ import platformdirs
 
 from picual import _atomic, fingerprint
 from picual.errors import Busy, Corrupt, StoreError
-from picual.store.manifest import Manifest, describe_files, differences, digest_of
+from picual.store.manifest import Manifest, differences, digest_of, seal_files
 
 LAYOUT = "v1"
 KEPT = {"manifest.json", "content"}  # of a job's folder, in the entry that it becomes
@@ -55,7 +55,7 @@ class Store:
         self.root = (root or default_root()).absolute()
         self._entries = self.root / "entries" / LAYOUT
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
+            (self.root / "locks").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(
                 f"the store cannot be made ({error.strerror})",
@@ -125,23 +125,22 @@ class Store:
         this one would cost more than anything else here. Until the entry is there, checkpoints are.
         """
         key = fingerprint.digest(ingredients)
-        files = describe_files(content)
+        files = seal_files(content)
         manifest = Manifest(
             key=key, label=label, ingredients=ingredients, digest=digest_of(files), files=files, value=value,
             seconds=seconds, peak_rss=peak_rss, peak_anonymous=peak_anonymous, made_in=made_in or {},
             created=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
         )  # fmt: skip
-        for name in files:
-            (content / name).chmod(0o444)
         folder, work = self._folder(key), self._work(key)
-        folder.parent.mkdir(parents=True, exist_ok=True)
         if content.parent != work:
+            folder.parent.mkdir(parents=True, exist_ok=True)
             work = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{key[:12]}."))
             work.chmod(0o755)
         _atomic.remove(work / "content")  # of a run that was killed right here
         content.rename(work / "content")
         manifest.write(work)
-        _atomic.publish(work, folder, parts=KEPT)
+        # The name itself is not synced: a power cut may undo it, whole, for what is then made once more.
+        _atomic.rename(work, folder)
         for name in {*os.listdir(folder)} - KEPT:  # noqa: PTH208  # names are enough
             _atomic.remove(folder / name)
         return Entry(folder, manifest)
@@ -169,7 +168,6 @@ class Store:
             Busy: Another process holds it; the message names its pid, command and age.
         """
         path = self.root / "locks" / f"{key[:32]}.lock"
-        path.parent.mkdir(exist_ok=True)
         lock = filelock.FileLock(path)
         try:
             lock.acquire(timeout=wait)

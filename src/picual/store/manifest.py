@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from picual import _atomic, fingerprint
+from picual import fingerprint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +30,12 @@ class Manifest:
     created: str = ""  # ISO time, of the entry and not of its content
 
     def write(self, folder: Path) -> None:
-        """Put the manifest into an entry's folder, which is yet to be published."""
-        _atomic.write_json(folder / "manifest.json", {"version": 1, **vars(self)}, durable=False, indent=None)
+        """Put the manifest into an entry's folder, which is yet to be published; a power cut leaves it whole."""
+        text = json.dumps({"version": 1, **vars(self)}, ensure_ascii=False)
+        with (folder / "manifest.json").open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
@@ -44,15 +50,19 @@ class Manifest:
         return cls(**wire)
 
 
-def describe_files(content: Path) -> dict[str, dict[str, Any]]:
-    """Hash every file below ``content``; names are relative, with forward slashes."""
-    return {
-        path.relative_to(content).as_posix(): {
-            "size": path.stat().st_size,
-            "sha256": fingerprint.file_digest(path),
-        }
-        for path in fingerprint.files_under(content)
-    }
+def seal_files(content: Path) -> dict[str, dict[str, Any]]:
+    """Hash every file below ``content``, sync it and make it read-only; names are relative, with forward slashes.
+
+    All three at one opening: a search seals some ten thousands of small files.
+    """
+    files = {}
+    for path in fingerprint.files_under(content):
+        with path.open("rb" if os.name != "nt" else "rb+") as file:  # Windows syncs only what may be written
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            os.fsync(file.fileno())
+            files[path.relative_to(content).as_posix()] = {"size": file.tell(), "sha256": digest}
+        path.chmod(0o444)
+    return files
 
 
 def digest_of(files: Mapping[str, Mapping[str, Any]]) -> str:

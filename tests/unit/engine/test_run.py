@@ -52,6 +52,18 @@ def test_a_model_is_measured_without_a_run(tiny_recipe: Write) -> None:
     assert values["size"]["size_mb"] > 0
 
 
+def test_what_sizes_of_files_tell_is_no_job(tiny_recipe: Write, tmp_path: Path) -> None:
+    written = tiny_recipe()
+    written |= {"passes": {"build-genai": {"precision": "int4"}}, "metrics": {"size": {}}}
+    store = Store(tmp_path / "own")
+
+    outcome = api.run(written, store=store.root, executor=InlineExecutor)
+
+    there = sum(file.stat().st_size for file in outcome.model.glob("*.onnx*")) / 1e6
+    assert outcome.report["best"]["size"]["size_mb"] == there
+    assert not [entry for entry in store.entries() if entry.manifest.label.startswith("evaluate")]
+
+
 def test_a_fresh_run_does_steps_checks_and_measurements_again_to_the_same_bytes(tiny_recipe: Write) -> None:
     written = tiny_recipe()
     first = api.run(written, executor=InlineExecutor)
