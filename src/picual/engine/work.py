@@ -269,9 +269,9 @@ class Work:
         """
         metric = planned.metric
         if metric.of_file_sizes:  # a job, here or elsewhere, would take a thousand times as long
-            values = metric.measure(stage.model, MetricContext(target=plan.recipe.target))
-            self._tell_value(planned, stage, values)
-            return values
+            taken = metric.measure(stage.model, MetricContext(target=plan.recipe.target))
+            self._tell_value(planned, stage, taken)
+            return taken
         of_model = metric.scope == "model"
         against = known.get("baseline") if metric.timed else None
         if against is not None and against.key == stage.key:

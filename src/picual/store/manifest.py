@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,7 +58,7 @@ def seal_files(content: Path) -> dict[str, dict[str, Any]]:
     """
     files = {}
     for path in fingerprint.files_under(content):
-        with path.open("rb" if os.name != "nt" else "rb+") as file:  # Windows syncs only what may be written
+        with path.open("rb+" if sys.platform == "win32" else "rb") as file:  # there only what may be written is synced
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             os.fsync(file.fileno())
             files[path.relative_to(content).as_posix()] = {"size": file.tell(), "sha256": digest}
