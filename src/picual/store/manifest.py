@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import sys
@@ -58,7 +59,9 @@ def seal_files(content: Path) -> dict[str, dict[str, Any]]:
     """
     files = {}
     for path in fingerprint.files_under(content):
-        with path.open("rb+" if sys.platform == "win32" else "rb") as file:  # there only what may be written is synced
+        with io.FileIO(
+            path, "r+" if sys.platform == "win32" else "r"
+        ) as file:  # that syncs only what may be written
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             os.fsync(file.fileno())
             files[path.relative_to(content).as_posix()] = {"size": file.tell(), "sha256": digest}
