@@ -24,7 +24,7 @@ def recipe(tmp_path: Path) -> Path:
     rows = tmp_path / "rows.jsonl"
     rows.write_text("".join(json.dumps({"text": f"line {n} of the data set"}) + "\n" for n in range(12)))
     model = tiny_model(tmp_path / "model")
-    training = {"max_steps": 800, "save_steps": 40}
+    training = {"max_steps": 200, "save_steps": 40}
     file = tmp_path / "recipe.json"
     file.write_text(json.dumps({
         "version": 1, "model": str(model.path), "output": "out", "store": "store", "threads": 1,
@@ -54,7 +54,9 @@ def wait_until_ended(output: Path) -> api.driver.Standing:
 def test_a_detached_run_is_asked_after_and_stopped(recipe: Path) -> None:
     output = recipe.parent / "out"
 
-    said = picual("run", str(recipe), "--detach")
+    said = picual(
+        "run", str(recipe), "--detach", "--set", "passes.lora.training.max_steps=100000"
+    )  # to be stopped
     wait_until_trains(output)
 
     assert str(output) in said
