@@ -51,7 +51,8 @@ def import_config(document: Document, *, folder: Path | None = None) -> Recipe:
     model = read_model(context, top)
     systems = read_systems(context, top)
     sets = read_data(context, top, model.dataset, reader.text("data_root", to="data.*.files"))
-    host = systems.use(engine.host, "host", "host")
+    systems.run_whole_on(engine.whole)
+    host = systems.home_of(systems.use(engine.host, "host", "host"))
     target_name = systems.use(engine.target, "target", "target")
     steps = read_passes(context, top, sets, systems, engine)
     target, target_places = read_target(context, systems, target_name, engine)
@@ -65,8 +66,8 @@ def import_config(document: Document, *, folder: Path | None = None) -> Recipe:
         steps=steps,
         target=target,
         hosts=systems.hosts(),
-        host=host or "local",
-        target_host=_measured_on(systems, host or "local", target_name),
+        host=host,
+        target_host=_measured_on(systems, host, target_name),
         data=sets.configs,
         metrics=metrics,
         output=engine.output,
@@ -99,11 +100,11 @@ def _registered(
 
 
 def _measured_on(systems: Systems, host: str, target: str | None) -> str | None:
-    """Return the host where models are measured: on Olive's target, which is this machine unless named.
+    """Return the host where models are measured: on Olive's target, which is where the workflow is unless named.
 
     A target that is no system is a mistake, which stands in the place of the provider.
     """
-    target = "local" if target not in systems.hosts() else target
+    target = systems.home_of(target if target in systems.hosts() else None)
     return None if target == host else target
 
 

@@ -21,10 +21,6 @@ UNUSED: dict[str, Reason] = {
     "description": _COMMENT,
     "note": _COMMENT,
     "workflow_id": ("ignored", "a run is known by its recipe; the store by its contents"),
-    "workflow_host": (
-        "later",
-        "a whole run on another machine is not supported in this version: `host` is for steps",
-    ),
     "evaluation_only": ("ignored", "a recipe without `passes` is an evaluation"),
     "clean_cache": _CACHE,
     "clean_evaluation_cache": _CACHE,
@@ -57,6 +53,7 @@ class Engine:
     strategy: Strategy = field(default_factory=Strategy)
     host: Found | None = None
     target: Found | None = None
+    whole: Found | None = None  # `workflow_host`
     evaluator: Found | None = None
     providers: Found | None = None
     flows: Found | None = None
@@ -94,6 +91,7 @@ def read_engine(context: Context, reader: Reader) -> Engine:
     engine.strategy = read_strategy(reader)
     engine.host = reader.given("host")
     engine.target = reader.given("target")
+    engine.whole = reader.given("workflow_host")
     engine.evaluator = reader.given("evaluator")
     engine.providers = reader.given("execution_providers")
     engine.flows = reader.given("pass_flows")

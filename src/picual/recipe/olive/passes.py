@@ -165,6 +165,7 @@ def _step(reading: Reading, name: str, found: Found, link: Link, inside: str = "
     kind = "" if given is None else word(given.value)
     host = reading.systems.use(step.reader.given("host"), f"{name}_host", step.to("host"))
     if host is not None:
+        host = reading.systems.home_of(host)
         step.places["host"] = context.ledger.place(step.path("host"))
     told: Reason | None = None
     if kind in pass_names.LORA:

@@ -84,10 +84,11 @@ class System:
 
 @dataclass
 class Systems:
-    """The systems of a config, by name."""
+    """The systems of a config, by name, and the one that the config calls local."""
 
     context: Context
     named: dict[str, System] = field(default_factory=dict)
+    whole: str = LOCAL  # that the whole workflow runs on: what its local systems are
 
     def use(self, found: Found | None, inline: str, to: str) -> str | None:
         """Return the name of the system that `host` or `target` names; one that is written there gets a name.
@@ -113,6 +114,19 @@ class Systems:
         """Return the name of a system in the recipe, where `local` is always this machine."""
         elsewhere = name == LOCAL and name in self.named and self.named[name].host.type != LOCAL
         return f"{name}_{self.named[name].host.type}" if elsewhere else name
+
+    def run_whole_on(self, found: Found | None) -> None:
+        """Take `workflow_host`: what would run on this machine runs there; the driver stays here."""
+        name = self.use(found, "workflow_host", "becomes `host`: each step is a job there, the driver stays here")
+        if name is not None:
+            self.whole = name
+
+    def home_of(self, name: str | None) -> str:
+        """Return the host of what names a system, or none; a local one is where the whole workflow is."""
+        if name is None or self.whole == LOCAL:
+            return name or self.whole
+        system = next((one for own, one in self.named.items() if self.name_of(own) == name), None)
+        return self.whole if system is not None and system.host.type == LOCAL else name
 
     def hosts(self) -> dict[str, HostSpec]:
         """Return the hosts of the recipe: this machine, then the config's own."""

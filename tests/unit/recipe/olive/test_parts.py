@@ -255,6 +255,25 @@ def test_models_are_measured_on_the_target_which_is_this_machine_unless_named(ol
     assert olive({**systems, "target": "one"}).measured_on == "one"
 
 
+def test_what_a_workflow_on_a_host_calls_local_is_that_host(olive):
+    azure = {"type": "AzureML", "config": {"aml_compute": "c"}}
+    given = {
+        "systems": {"cloud": azure, "own": {"type": "LocalSystem"}, "other": {**azure}},
+        "passes": {"one": {"type": "OrtRtn"}, "two": {"type": "OrtRtn", "host": "other"}},
+    }
+
+    bare = olive({**given, "workflow_host": "cloud"})
+    named = olive({**given, "workflow_host": "cloud", "engine": {"host": "own", "target": "own"}})
+    inline = olive({**given, "workflow_host": azure, "engine": {"host": "other"}})
+
+    for recipe in (bare, named):
+        assert (recipe.host, recipe.measured_on) == ("cloud", "cloud")
+        assert [step.host for step in recipe.steps] == [None, "other"]
+        assert kinds(recipe)["workflow_host"] == "mapped"
+    assert (inline.host, inline.measured_on) == ("other", "workflow_host")
+    assert inline.hosts["workflow_host"].options["compute"] == "c"
+
+
 def test_local_stays_this_machine(olive):
     recipe = olive({"systems": {"local": {"type": "AzureML", "config": {"aml_compute": "c"}}}, "host": "local"})
 
