@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 
 from picual import _lazy, api
+from picual.data import files
+from picual.data.base import DataConfig
 from picual.errors import PicualError, UnreadableModel
 from picual.models import HfAdapter, HfModel
 from picual.plan import make_plan
+from picual.plan.make import count_rows
 from picual.store.local import Store
 from picual.testing.tiny import tiny_model
 
@@ -158,3 +161,19 @@ def test_what_an_adapter_holds_is_part_of_the_key(
     config = moved.adapter_config()
     (moved.path / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": 3}))
     assert key() != first
+
+
+def test_rows_are_counted_once_until_their_file_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"text": "one"}\n')
+    read = []
+    real = files.count_rows
+    monkeypatch.setattr(files, "count_rows", lambda config: read.append(config) or real(config))
+
+    def counted(**settings: Any) -> int:
+        return count_rows(DataConfig(files=(str(file),), text="text", **settings))
+
+    assert [counted(), counted(), counted(max_length=8)] == [1, 1, 1]
+    assert len(read) == 2
+    file.write_text('{"text": "one"}\n{"text": "two"}\n')
+    assert counted() == 2

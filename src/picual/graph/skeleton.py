@@ -7,6 +7,7 @@ fused node that keeps its cache in place, norms are fused with the additions bef
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import tempfile
@@ -34,6 +35,7 @@ def is_known(model_type: str) -> bool:
     return f'"{model_type}"' in text_of("mobius", "_registry.py")
 
 
+@functools.cache
 def text_of(package: str, file: str) -> str:
     """Return the source of an installed module; importing it would load a whole framework for one name."""
     import importlib.util

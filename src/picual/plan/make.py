@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -209,8 +210,19 @@ def data_used(a_pass: Pass[Any, Any] | Metric, data: Mapping[str, DataConfig]) -
 
 
 def count_rows(config: DataConfig) -> int:
-    """Return the number of rows of a data set whose files are here and not huge; else 0."""
-    return data_files.count_rows(config) if data_files.are_small(config) else 0
+    """Return the number of rows of a data set whose files are here and not huge; else 0.
+
+    They are read once while the files stay as they are: a search plans its candidates by the thousand.
+    """
+    if not data_files.are_small(config):
+        return 0
+    found = [(path, path.stat()) for path in config.paths()]
+    return _counted(config, tuple((path, facts.st_size, facts.st_mtime_ns) for path, facts in found))
+
+
+@functools.lru_cache(maxsize=32)
+def _counted(config: DataConfig, _stamps: tuple[tuple[Path, int, int], ...]) -> data_files.RowCount:
+    return data_files.count_rows(config)
 
 
 def _metric(recipe: Recipe, spec: MetricSpec) -> PlannedMetric:
