@@ -142,7 +142,7 @@ def test_the_seeds_system_runs_from_end_to_end(
     assert report["verdict"] == "verified"
     assert [step["made_in"]["host"] for step in report["steps"]] == [system] * len(report["steps"])
     jobs = list(workspace.jobs.by_name.values())
-    assert len(jobs) == len(report["steps"]), "a step, what it prepares and its checks are one job"
+    assert len(jobs) == 1, "steps, what they prepare and their checks are one job"
     for job in jobs:
         assert (job.status, job.exit_code) == ("Completed", 0)
         assert job.properties["computeId"].endswith("cluster" if system == "aml" else "arc")

@@ -168,6 +168,7 @@ class Candidates:
         reference: dict[str, Values] = {"baseline": self.baseline}
         asked = {one.metric for one in self.settings.measurements} | {"size"}
         metrics = sorted((one for one in plan.metrics if one.name in asked), key=lambda one: one.metric.cost)
+        self.work.gather.values(plan, [(one, stages[-1]) for one in metrics], by_name(plan, stages))
         for planned in metrics:
             bounds = [bound for bound in self.settings.bounds if bound.measurement.metric == planned.name]
             if any(bound.reference == "unquantized" for bound in bounds):

@@ -6,10 +6,10 @@ import contextlib
 import shutil
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from picual import _atomic, fingerprint
 from picual.engine.desk import Desk
@@ -43,6 +43,7 @@ class Jobs:
         self.worked = False
         self._again = set[str]()  # keys that were done again in this run
         self._gathered = set[str]()  # keys that one job with others made in this run
+        self._failed: dict[str, Mapping[str, Any]] = {}  # what stopped such a job, by its piece
         self.desk = Desk()
         # Candidates beside each other share steps. A lock is gone with the last thread that knows it.
         self._locks = weakref.WeakValueDictionary[str, threading.Lock]()
@@ -58,6 +59,8 @@ class Jobs:
             entry = self.store.find(key)
             if entry is not None:
                 return entry, key in self._gathered
+            if key in self._failed:
+                raise from_wire(self._failed.pop(key))
             with self._entered(self.store.lock(key, what=f"`{piece.name}`", wait=wait)):
                 entry = self.store.find(key)  # another run may have finished it while we waited for nothing
                 if entry is not None:
@@ -68,37 +71,50 @@ class Jobs:
                 (folder / "out").mkdir(exist_ok=True)  # elsewhere a measurement makes no files
                 return self._publish(plan, piece, folder / "out", result), True
 
-    def together(self, plan: Plan, pieces: list[Piece]) -> None:
-        """Do several pieces as one job and publish each that was done.
+    def is_done(self, key: str) -> bool:
+        """Say whether a piece of work needs no job in this run."""
+        return self.store.find(key) is not None and (not self.fresh or key in self._again)
+
+    def is_settled(self, key: str) -> bool:
+        """Say whether a piece of work was done, or stopped a job of several."""
+        return key in self._failed or self.is_done(key)
+
+    def together(self, plan: Plan, pieces: Sequence[Piece]) -> bool:
+        """Do several pieces as one job and publish each that was done; False: another did one of them meanwhile.
+
+        What stopped one of them is raised when that piece is asked for: those before it have their say first.
 
         Raises:
-            PicualError: What stopped one of them; those before it are kept.
+            PicualError: What stopped the whole job.
         """
-        first = pieces[0]
         links = [{"kind": one.kind, "label": one.name, "payload": dict(one.payload)} for one in pieces]
         whole = Piece(
-            "chain", " + ".join(one.name for one in pieces), "chain", {"chain": [one.key for one in pieces]},
-            {"links": links}, tuple(dict.fromkeys(path for one in pieces for path in one.reads)), first.site,
-            memory=max(one.memory for one in pieces),
+            "chain", _name_of(pieces), "chain", {"chain": [one.key for one in pieces]},
+            {"links": links}, tuple(dict.fromkeys(path for one in pieces for path in one.reads)), pieces[0].site,
+            alone=any(one.alone for one in pieces), memory=max(one.memory for one in pieces),
         )  # fmt: skip
         with contextlib.ExitStack() as held:
             for one in sorted(pieces, key=lambda one: one.key):  # in one order, whoever else takes them
+                held.enter_context(self._entered(self._locks.setdefault(one.key, threading.Lock())))
                 if self.fresh:
                     self._forget(one.key)
-                held.enter_context(self.store.lock(one.key, what=f"`{one.name}`"))
+                if self.store.find(one.key) is not None:
+                    return False
+                held.enter_context(self._entered(self.store.lock(one.key, what=f"`{one.name}`")))
             self.worked = True
-            executor = held.enter_context(self.hosts.hold(whole.site))
+            executor = held.enter_context(self._entered(self.hosts.hold(whole.site, alone=whole.alone)))
             folder, result = self._do(plan, executor, whole)
             for number, (one, found) in enumerate(zip(pieces, result.value["results"], strict=False)):
                 if "error" in found:
-                    raise from_wire(found["error"])
+                    self._failed[one.key] = found["error"]
+                    break
                 own = replace(result, value=found["value"], seconds=found["seconds"])
                 content = chain.content_of(folder, number)
                 content.mkdir(parents=True, exist_ok=True)  # a check makes no files
-                if self.store.find(one.key) is None:
-                    self._publish(plan, one, content, own)
+                self._publish(plan, one, content, own)
                 self._gathered.add(one.key)
             _atomic.remove(folder)
+        return True
 
     @contextlib.contextmanager
     def _entered(self, waits: contextlib.AbstractContextManager[Held]) -> Iterator[Held]:
@@ -153,6 +169,12 @@ class Jobs:
         if log.exists():
             self.logs.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(log, self.logs / f"{file_name(name)}.txt")
+
+
+def _name_of(pieces: Sequence[Piece]) -> str:
+    """Return the name of a job of several pieces: its passes, or how much there is to measure."""
+    passes = [one.name for one in pieces if one.kind == "pass"]
+    return " + ".join(passes) if passes else f"{pieces[0].name} and {len(pieces) - 1} more"
 
 
 def file_name(label: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from picual import fingerprint
 from picual.data.base import DataConfig
+from picual.executors.chain import Promised
 from picual.executors.job import Kind
 from picual.metrics.base import Metric
 from picual.models import HfAdapter, Model
@@ -58,8 +59,8 @@ def places(*found: Iterable[Path]) -> tuple[str, ...]:
 
 
 def model_folders(model: Model | None) -> list[Path]:
-    """Return the folders of a model, those it stands on included."""
-    if model is None:
+    """Return the folders of a model, those it stands on included; what is yet to be made has none."""
+    if model is None or isinstance(model, Promised):
         return []
     return [model.whole, *(model_folders(model.base) if isinstance(model, HfAdapter) else [])]
 

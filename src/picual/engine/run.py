@@ -125,6 +125,13 @@ def take_metrics(work: Work, result: RunResult) -> None:
     """
     plan, stages = result.plan, result.stages
     known = by_name(plan, stages)
+    asked = [(planned, stage) for planned in plan.metrics for stage in wanted(planned.metric, stages)]
+    try:
+        work.gather.values(plan, asked, known)
+    except (Interrupted, StoreError):
+        raise
+    except PicualError as error:
+        raise _not_measured(error.what, error) from error
     failed: list[tuple[str, PicualError]] = []
     for planned in plan.metrics:
         of_model = planned.metric.scope == "model"
@@ -139,11 +146,12 @@ def take_metrics(work: Work, result: RunResult) -> None:
                 failed.append((f"`{planned.name}` of {name}", error))
     if failed:
         told = "; ".join(f"{which}: {error.what}" for which, error in failed)
-        first = failed[0][1]
-        raise NotMeasured(
-            f"the model is verified and in its place, but not measured: {told}",
-            where=first.where, hint=first.hint,
-        )  # fmt: skip
+        raise _not_measured(told, failed[0][1])
+
+
+def _not_measured(told: str, error: PicualError) -> NotMeasured:
+    what = f"the model is verified and in its place, but not measured: {told}"
+    return NotMeasured(what, where=error.where, hint=error.hint)
 
 
 def slots_of(plan: Plan) -> int:

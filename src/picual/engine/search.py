@@ -152,6 +152,7 @@ class Search:
         """
         plan = self.candidates.plan_of(trial.candidate)
         made = self.candidates.make(plan)
+        self.work.gather.checks(plan, made)
         for one in made:
             try:
                 self.work.verify(plan, one.step, one.done, one.given, one.stage)

@@ -14,19 +14,19 @@ from typing import Any
 
 from picual import _atomic, fingerprint
 from picual.engine.events import EventLog
+from picual.engine.gathering import Gathering
 from picual.engine.hosting import Hosting
 from picual.engine.jobs import Jobs, file_name
-from picual.engine.metrics import Reference, compared_with, fields_with_models, metric_ingredients
-from picual.engine.piece import Piece, data_files, metric_files, model_folders, pass_folders, places
+from picual.engine.metrics import Reference
+from picual.engine.piece import Piece
+from picual.engine.pieces import check_piece, metric_piece, pass_piece, preparation
 from picual.engine.results import Stage, StepResult
-from picual.engine.verification import GATE_VERSION
 from picual.errors import NotVerified, PicualError
 from picual.metrics.base import MetricContext
 from picual.models import model_from_wire
 from picual.passes.base import Promise
-from picual.plan import FORMAT, Plan, PlannedMetric, PlannedStep
+from picual.plan import Plan, PlannedMetric, PlannedStep
 from picual.sources.digests import DigestMemory
-from picual.space import values_of
 from picual.store.local import Entry, Store, size_of
 from picual.store.manifest import Manifest
 
@@ -43,6 +43,7 @@ class Work:
         self.jobs = Jobs(store, hosts, events, evidence / "logs", offline=offline, fresh=fresh)
         self._began = time.monotonic()
         self.hosts, self.digests, self.desk = hosts, digests, self.jobs.desk
+        self.gather = Gathering(self.jobs, digests)
         self._hashed = set[str]()  # keys whose files were hashed in this run
 
     @property
@@ -80,24 +81,17 @@ class Work:
         """Run one pass, without its checks."""
         assert step.ingredients is not None
         assert step.key is not None
-        payload: dict[str, Any] = {
-            "pass": step.a_pass.name,
-            "fields": values_of(step.a_pass),
-            "model": given.model.to_wire(),
-            "target": plan.recipe.target.to_wire(),
-            "data": {name: config.to_wire() for name, config in step.data.items()},
-        }
         number, count, start = step.number, len(plan.steps), time.monotonic() - self._began
         self.events.emit("step", status="start", step=step.name, number=number, of=count, cached=step.cached)
         try:
             if self.fresh or not step.cached:
                 self._verify_input(given)
-            self._gathered(plan, step, given, payload)
+            self.gather.steps(plan, step, given)
             prepared, before = None, None
-            if self.fresh or self.store.find(step.key) is None:
-                prepared, before = self._prepared(plan, step, given, payload)
-                payload["prepared"] = prepared and str(prepared.content)
-            entry, ran = self.jobs.once(plan, self._pass_piece(step, given, payload, prepared))
+            if not self.jobs.is_settled(step.key):
+                prepared, before = self._prepared(plan, step, given)
+            made_before = None if prepared is None else str(prepared.content)
+            entry, ran = self.jobs.once(plan, pass_piece(plan, step, given, made_before))
         except PicualError as error:
             self.events.emit(
                 "step", status="failed", step=step.name, number=number, of=count, error=error.to_wire()
@@ -120,60 +114,9 @@ class Work:
         )  # fmt: skip
         return done, made
 
-    def _gathered(self, plan: Plan, step: PlannedStep, given: Stage, payload: Mapping[str, Any]) -> None:
-        """Do a step, what it prepares and its checks as one job, where every job takes minutes to begin."""
-        assert step.key is not None
-        together = step.site.host.gathers and plan.measured_at is step.site and plan.search is None
-        if not together or (self.store.find(step.key) is not None and not self.fresh):
-            return
-        pieces: list[Piece] = []
-        prepared: Any = None
-        before = self._preparation(plan, step, given, payload)
-        if before is not None:
-            entry = None if self.fresh else self.store.find(before.key)
-            prepared = {"out_of": 0} if entry is None else str(entry.content)
-            pieces += [before] if entry is None else []
-        pieces.append(self._pass_piece(step, given, {**payload, "prepared": prepared}, None))
-        made = {"made_by": len(pieces) - 1}
-        pieces += [
-            self._check_piece(plan, promise, step, given, (step.key, made, ()))
-            for promise in step.a_pass.promises()
-        ]
-        self.jobs.together(plan, pieces)
-
-    def _pass_piece(
-        self, step: PlannedStep, given: Stage, payload: Mapping[str, Any], prepared: Entry | None
-    ) -> Piece:
-        assert step.ingredients is not None
-        reads = places(*self._read_by(step, given), [] if prepared is None else [prepared.content])
-        memory = 0 if step.forecast is None else step.forecast.memory
-        return Piece("pass", step.name, step.label, step.ingredients, payload, reads, step.site, memory=memory)
-
-    @staticmethod
-    def _read_by(step: PlannedStep, given: Stage) -> list[list[Path]]:
-        return [model_folders(given.model), data_files(step.data), pass_folders(step.a_pass)]
-
-    def _preparation(
-        self, plan: Plan, step: PlannedStep, given: Stage, payload: Mapping[str, Any]
-    ) -> Piece | None:
-        """Return the piece that makes what a pass shares among models, or None where it shares nothing."""
-        a_pass = step.a_pass
-        wanted = a_pass.preparation(given.model, plan.recipe.target)
-        if wanted is None:
-            return None
-        ingredients = {
-            "format": FORMAT, "prepare": a_pass.name, "version": a_pass.version, "content": dict(wanted),
-            "libraries": {name: step.site.version_of(name) for name in a_pass.libraries},
-        }  # fmt: skip
-        label = f"prepare {a_pass.name}"
-        reads = places(*self._read_by(step, given))
-        return Piece("prepare", f"prepare {step.name}", label, ingredients, payload, reads, step.site)
-
-    def _prepared(
-        self, plan: Plan, step: PlannedStep, given: Stage, payload: Mapping[str, Any]
-    ) -> tuple[Entry | None, Manifest | None]:
+    def _prepared(self, plan: Plan, step: PlannedStep, given: Stage) -> tuple[Entry | None, Manifest | None]:
         """Return what the pass shares among models, made if need be, and what making it took in this run."""
-        piece = self._preparation(plan, step, given, payload)
+        piece = preparation(plan, step, given)
         if piece is None:
             return None, None
         entry, ran = self.jobs.once(plan, piece)
@@ -208,30 +151,11 @@ class Work:
                 self.store.verify(entry)
             self._hashed.add(key)
 
-    def _check_piece(
-        self, plan: Plan, promise: Promise, step: PlannedStep, given: Stage,
-        made: tuple[str, Mapping[str, Any], tuple[str, ...]],
-    ) -> Piece:  # fmt: skip
-        """Return the piece that checks a promise; ``made``: the key, wire form and folders of what is checked."""
-        key, wire, folders = made
-        ingredients = {
-            "format": FORMAT, "gate": GATE_VERSION, "promise": promise.to_wire(), "given": given.key,
-            "made": key, "threads": plan.measured_at.threads, "device": plan.measured_at.device,
-        }  # fmt: skip
-        payload = {"promise": promise.to_wire(), "given": given.model.to_wire(), "made": wire}
-        name = type(promise).__name__
-        reads = (*places(model_folders(given.model)), *folders)
-        return Piece(
-            "verify", f"verify {step.name}: {name}", f"verify {name}", ingredients, payload,
-            tuple(dict.fromkeys(reads)), plan.measured_at,
-        )  # fmt: skip
-
     def _check(
         self, plan: Plan, promise: Promise, step: PlannedStep, given: Stage, made: Stage
     ) -> list[dict[str, Any]]:
         name = type(promise).__name__
-        facts = (made.key, made.model.to_wire(), places(model_folders(made.model)))
-        entry, _ = self.jobs.once(plan, self._check_piece(plan, promise, step, given, facts))
+        entry, _ = self.jobs.once(plan, check_piece(plan, promise, step, given, made))
         checks: list[dict[str, Any]] = list(entry.manifest.value["checks"])
         failed = [check for check in checks if not check["passed"]]
         for check in checks:
@@ -272,31 +196,12 @@ class Work:
             taken = metric.measure(stage.model, MetricContext(target=plan.recipe.target))
             self._tell_value(planned, stage, taken)
             return taken
-        of_model = metric.scope == "model"
-        against = known.get("baseline") if metric.timed else None
-        if against is not None and against.key == stage.key:
-            against = None
-        ingredients = metric_ingredients(planned, stage, plan, self.digests, known=known, against=against)
-        payload = {
-            "metric": metric.name,
-            "fields": fields_with_models(metric, known, self.digests),
-            "model": stage.model.to_wire() if of_model else None,
-            "against": against.model.to_wire() if against is not None else None,
-            "target": plan.recipe.target.to_wire(),
-            "data": {name: config.to_wire() for name, config in planned.data.items()},
-            "trust": plan.recipe.trust,
-        }
-        label = f"{planned.name} of {stage.name}" if of_model else planned.name
-        kind = f"evaluate {metric.name}"
-        stages = [stage, against, *compared_with(metric, known, self.digests).values()]
-        compared = [model_folders(one.model) for one in stages if one is not None]
-        reads = places(*compared, data_files(planned.data), metric_files(metric))
-        piece = Piece("evaluate", label, kind, ingredients, payload, reads, plan.measured_at, metric.timed)
+        piece = metric_piece(plan, planned, stage, self.digests, known)
         entry, _ = self.jobs.once(plan, piece)
         # The same names in every trial: JSON gives new strings for each.
         values: dict[str, Any] = {sys.intern(name): one for name, one in entry.manifest.value["values"].items()}
         if keep and entry.manifest.files:
-            values["files"] = self._keep_files(entry, label)
+            values["files"] = self._keep_files(entry, piece.name)
         self._tell_value(planned, stage, values)
         return values
 

@@ -1,4 +1,4 @@
-"""Several jobs as one: a step with what it prepares and what it is checked by, done where one job is dear.
+"""Several jobs as one: steps with what they prepare and are checked by, measurements; done where one job is dear.
 
 A machine of a cloud takes minutes to begin; what follows from one another is done there in one go. Each link is a
 job of its own kind with a folder of its own, ``out/N``, and its result is published like any other. Where a link
@@ -12,12 +12,26 @@ import importlib
 import json
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from picual.errors import PicualError
 from picual.executors.job import TASKS
 from picual.models import Model, model_from_wire
+
+
+@dataclass(frozen=True)
+class Promised(Model):
+    """The model that an earlier link of the same job will have made, when its turn has come."""
+
+    path: Path = Path()
+    number: int = 0  # of that link
+
+    def to_wire(self, folder: Path | None = None, given: Model | None = None) -> dict[str, Any]:
+        """Return what a payload says in the place of that model."""
+        del folder, given
+        return {"made_by": self.number}
 
 
 def run(
@@ -28,7 +42,9 @@ def run(
     threads: int,
     on_event: Callable[[str, Mapping[str, Any]], None],
 ) -> dict[str, Any]:
-    """Do the links in turn; return ``{"results": [{"value", "seconds"} or {"error"}]}``, up to the first error.
+    """Do the links in turn; return ``{"results": [{"value", "seconds"} or {"error"}]}``.
+
+    The last one is the first that fails, or whose check is not passed: what would follow stands on it.
 
     Args:
         payload: ``links``: mappings of ``kind``, ``label`` and ``payload``.
@@ -53,6 +69,8 @@ def run(
             (place / "scratch").unlink()  # only the name: what it holds is the whole job's
             (place / "events.jsonl").unlink()
         results.append({"value": value, "seconds": round(time.monotonic() - started, 3)})
+        if not all(check["passed"] for check in value.get("checks", ())):
+            break
     return {"results": results}
 
 
@@ -104,5 +122,7 @@ def _resolved(payload: Any, links: Any, results: list[dict[str, Any]], folder: P
 
 
 def _model(number: int, links: Any, results: list[dict[str, Any]], folder: Path) -> Model:
-    given = model_from_wire(links[number]["payload"]["model"], Path("/"))
+    wire = links[number]["payload"]["model"]
+    earlier = wire.get("made_by")
+    given = model_from_wire(wire, Path("/")) if earlier is None else _model(int(earlier), links, results, folder)
     return model_from_wire(results[number]["value"]["model"], content_of(folder, number), given)
