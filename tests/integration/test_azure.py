@@ -156,7 +156,7 @@ def test_the_seeds_system_runs_from_end_to_end(
     assert report["registered"]["address"] == f"{workspace.address}/models/phi3-tone/versions/7"
     assert "python=3.8.13" in ended.stderr  # each change of the user's file is told
     assert any("/secrets/hf-token" in one.path for one in azure.requests) == (system == "aml")
-    if len(jobs) == 3:
+    if system == "aml":
         assert api.generate(tmp_path / "out" / "model", "hello", max_new_tokens=2, raw=True)
     told = ended.stderr + ended.stdout + json.dumps([job.properties for job in jobs], default=str)
     kept = [file for file in tmp_path.rglob("*") if file.is_file()]

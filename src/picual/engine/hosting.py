@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,16 @@ class Hosting:
         slots = self._slots(site)
         with slots.alone() if alone and slots is self._here else slots.shared() as seat:
             yield seat.executor(site)
+
+    def reach(self, sites: Iterable[Site]) -> None:
+        """Ask for what is elsewhere before the first job: what is wrong there must not cost hours of work here.
+
+        Raises:
+            PicualError: A host cannot be reached, or lacks what the recipe names.
+        """
+        for site in {site.name: site for site in sites if site.host.elsewhere}.values():
+            with self.hold(site):
+                pass
 
     def close(self) -> None:
         """Stop every worker; nothing new begins."""

@@ -76,6 +76,8 @@ class Engine:
         for note in plan.warnings:
             work.events.emit("warning", path=note.path, text=note.text)
         try:
+            waiting = [step.site for step in plan.steps if self.fresh or not step.cached]
+            work.hosts.reach([*waiting, *([plan.measured_at] if waiting else [])])
             source = work.source(plan)
             if plan.search is None:
                 _straight(work, plan, source, result)

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, g
 
 from picual.errors import nearest
 from picual.recipe import sizes
+from picual.recipe.secrets import is_kept_quiet, without_secrets
 
 _PLAIN_WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
 _PLURALS = {int: "whole numbers", float: "numbers", str: "texts", bool: "true or false"}
@@ -87,12 +88,13 @@ def fit(hint: Any, value: Any) -> tuple[bool, Any]:
 
 def complaint(name: str, value: Any, hint: Any) -> str:
     """Return the sentence for a value of the wrong type."""
-    return f"`{name}` is {shown(value)}; it must be {words_for(hint)}"
+    said = "a text that is not shown" if is_kept_quiet(name, value) else shown(value)
+    return f"`{name}` is {said}; it must be {words_for(hint)}"
 
 
 def shown(value: Any) -> str:
     """Return a value as the file might write it, shortened."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    text = without_secrets(json.dumps(value, ensure_ascii=False, default=str))
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

@@ -188,7 +188,9 @@ def read_config(file: Path) -> Workspace:
         return Workspace(*(str(values[name]) for name in CONFIG))
     except FileNotFoundError as error:
         raise BadValue(f"there is no workspace file `{file.name}`", where=str(file), hint=hint) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except ValueError as error:
+        raise BadValue(f"the workspace file is not JSON ({error})", where=str(file), hint=hint) from error
+    except (KeyError, TypeError) as error:
         needed = ", ".join(f"`{name}`" for name in CONFIG)
         raise BadValue(f"the workspace file must name {needed}", where=str(file), hint=hint) from error
 

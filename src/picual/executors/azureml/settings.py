@@ -61,7 +61,7 @@ class AzureMlSettings(Host):
 
     def __post_init__(self) -> None:
         """Refuse what no job could be made of."""
-        if self.compute is None:
+        if not self.compute:
             raise BadValue("it needs `compute`", hint="the name of a compute of the workspace")
         workspace = (self.subscription_id, self.resource_group, self.workspace_name)
         if self.aml_config_path is None and None in workspace:
@@ -70,7 +70,17 @@ class AzureMlSettings(Host):
                 hint="in an Olive config they stand under `azureml_client`",
             )
         if self.hf_token and self.keyvault_name is None:
-            raise BadValue("`hf_token` needs `keyvault_name`: tokens do not travel with a job")
+            raise BadValue(
+                "`hf_token` needs `keyvault_name`: tokens do not travel with a job",
+                hint="the name of a key vault whose secret `hf-token` the compute may read; in an Olive config it"
+                " stands under `azureml_client`",
+            )
+        if self.environment is not None and (self.image is not None or self.dockerfile is not None):
+            raise BadValue(
+                "it names an `environment` and says what another is made of", hint="leave out one of the two"
+            )
+        if self.instance_count < 1:
+            raise BadValue(f"`instance_count` is {self.instance_count}; it must be at least 1")
         if self.environment is None and self.image is None and self.dockerfile is None:
             raise BadValue("it needs `image`, `dockerfile` or `environment`", hint="in Olive: `aml_docker_config`")
 

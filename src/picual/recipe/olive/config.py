@@ -19,7 +19,7 @@ from picual.recipe.olive.packaging import KEY as PACKAGING
 from picual.recipe.olive.packaging import read_packaging
 from picual.recipe.olive.passes import read_passes
 from picual.recipe.olive.reader import Found, Reader
-from picual.recipe.olive.resource import read_client
+from picual.recipe.olive.resource import RETRIES, read_client
 from picual.recipe.olive.search import search_of
 from picual.recipe.olive.strategy import Strategy
 from picual.recipe.olive.systems import Systems, read_systems
@@ -44,9 +44,10 @@ def import_config(document: Document, *, folder: Path | None = None) -> Recipe:
     ledger = Ledger(document)
     top = Reader(ledger, [Found((), document.value)])
     context = Context(ledger, folder.absolute())
-    if (client := top.child("azureml_client", nested=None)) is not None:
-        context.client = read_client(context, client)
     reader = engine_reader(context, top)
+    if (client := reader.child("azureml_client", nested=None)) is not None:
+        context.client = read_client(client)
+        context.azure = {name: context.client[name] for name in RETRIES if name in context.client}
     engine = read_engine(context, reader)
     model = read_model(context, top)
     systems = read_systems(context, top)

@@ -30,7 +30,7 @@ class Context:
 
     ledger: Ledger
     folder: Path
-    client: dict[str, str] = field(default_factory=dict)
+    client: dict[str, Any] = field(default_factory=dict)
     azure: dict[str, Any] = field(default_factory=dict)
     trust: bool = False
     addressed: bool = False

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from picual.errors import BadValue, Problem
 from picual.recipe.document import Document
 from picual.recipe.schema import Note, Place
+from picual.recipe.secrets import without_secrets
 from picual.recipe.spots import spot
 
 Path_ = tuple[str | int, ...]
@@ -31,7 +32,7 @@ class Ledger:
 
     def note(self, path: Path_, kind: Kind, text: str) -> None:
         """Say what became of the value at ``path`` and of all inside it; the last word counts."""
-        self._notes[path] = Note(path=dotted(path), kind=kind, text=text)
+        self._notes[path] = Note(path=dotted(path), kind=kind, text=without_secrets(text))
 
     def mapped(self, path: Path_, to: str) -> None:
         """Say where the value at ``path`` went; ``to`` is a path of the native form, or a sentence."""
@@ -39,7 +40,7 @@ class Ledger:
 
     def problem(self, path: Path_, what: str, hint: str = "") -> None:
         """Record a mistake, and that the value at ``path`` was not used."""
-        problem = Problem(spot(self.place(path), path=dotted(path)), what, hint)
+        problem = Problem(spot(self.place(path), path=dotted(path)), without_secrets(what), without_secrets(hint))
         if problem not in self.problems:
             self.problems.append(problem)
         self.note(path, "ignored", what)

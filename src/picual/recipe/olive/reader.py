@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from picual.errors import nearest
 from picual.recipe.olive.notes import Kind, Ledger, Path_, Reason, dotted
 from picual.recipe.placeholders import placeholder_in
+from picual.recipe.secrets import is_kept_quiet, without_secrets
 
 Fitted = TypeVar("Fitted")
 NESTED = ("config", "params", "type_args")  # what the nested mapping of an object is called
@@ -114,9 +115,10 @@ class Reader:
                 found.path, f"`{name}` still holds the placeholder `{left}`", f"replace `{left}` by {wanted}"
             )
         else:
-            shown = str(found.value)
+            shown = without_secrets(str(found.value))
             shown = shown if len(shown) <= 40 else f"{shown[:37]}..."
-            self.ledger.problem(found.path, f"`{name}` is `{shown}`; it must be {wanted}")
+            said = "a text that is not shown" if is_kept_quiet(name, found.value) else f"`{shown}`"
+            self.ledger.problem(found.path, f"`{name}` is {said}; it must be {wanted}")
 
     def unknown(self, known: Iterable[str], owner: str, used: Iterable[str]) -> None:
         """Note every key that is neither taken nor dropped: its nearest known names, where there are some."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from picual.errors import BadValue, nearest
 from picual.recipe.olive.context import WORKSPACE, Context
@@ -37,15 +38,17 @@ def resource(context: Context, found: Found, *, to: str) -> str | None:
         context.ledger.problem(found.path, what, nearest(named, list(_ADDRESSES)))
         return None
     context.ledger.mapped(kind.path, to)
-    _retries(context, reader)
+    context.azure |= retries(reader, "model")
     return address(context, reader, to)
 
 
-def read_client(context: Context, reader: Reader) -> dict[str, str]:
+def read_client(reader: Reader) -> dict[str, Any]:
     """Return what an `azureml_client` mapping says, by its own names."""
     names = (*WORKSPACE, "keyvault_name", "aml_config_path")
-    client = {name: value for name in names if (value := reader.text(name, to=f"hosts.*.{name}")) is not None}
-    _retries(context, reader)
+    client: dict[str, Any] = {
+        name: value for name in names if (value := reader.text(name, to=f"hosts.*.{name}")) is not None
+    }
+    client |= retries(reader, "hosts.*")
     reader.drop_all({
         "read_timeout": READ_TIMEOUT,
         "default_auth_params": ("later", "Azure credentials come from the environment in this version"),
@@ -53,11 +56,9 @@ def read_client(context: Context, reader: Reader) -> dict[str, str]:
     return client
 
 
-def _retries(context: Context, reader: Reader) -> None:
-    """Take how often a call to Azure is repeated, and after how many seconds: for every address of the config."""
-    for name in RETRIES:
-        if (value := reader.whole(name, to=f"model.{name}")) is not None:
-            context.azure[name] = value
+def retries(reader: Reader, to: str) -> dict[str, int]:
+    """Return how often a call to Azure is repeated, and after how many seconds; ``to``: what they are said of."""
+    return {name: value for name in RETRIES if (value := reader.whole(name, to=f"{to}.{name}")) is not None}
 
 
 def _from_file(context: Context, name: str) -> dict[str, str]:
@@ -123,7 +124,7 @@ def _workspace(context: Context, reader: Reader, to: str) -> str:
     if given is not None and isinstance(given.value, Mapping):
         inner = object_reader(context.ledger, given, nested=None)
         client |= {name: value for name in WORKSPACE if (value := inner.text(name, to=to)) is not None}
-        _retries(context, inner)
+        context.azure |= retries(inner, "model")
         inner.drop("read_timeout", *READ_TIMEOUT)
         if (file := inner.text("aml_config_path", to=to)) is not None:
             client["aml_config_path"] = file

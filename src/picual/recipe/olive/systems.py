@@ -53,11 +53,14 @@ _OPTIONS: dict[str, dict[str, str]] = {
         "instance_count": "instance_count",
         "tags": "tags",
         "datastores": "datastores",
-        "name": "environment",
-        "version": "environment_version",
-        "label": "environment_label",
+        "keyvault_name": "keyvault_name",
     },
 }
+_ENVIRONMENT = {"name": "environment", "version": "environment_version", "label": "environment_label"}
+_MADE_FROM = ("base_image", "dockerfile", "build_context_path", "conda_file_path")
+_NAMED: dict[str, Reason] = dict.fromkeys(
+    ("name", "version", "label"), ("ignored", "an environment that is made is known by what it is made of")
+)
 _INSIDE = ("aml_docker_config", "local_docker_config", "aml_environment_config")
 _UNUSED: dict[str, Reason] = {
     "is_dev": ("ignored", "the installed Picual is what runs on every host"),
@@ -105,6 +108,8 @@ class Systems:
             ledger.mapped(found.path, to)
             return self.name_of(found.value)
         if isinstance(found.value, Mapping):
+            while inline in self.named:  # a system of the config has this name
+                inline += "_"
             self.named[inline] = _system(self.context, inline, found)
             return inline
         ledger.problem(found.path, f"`{found.path[-1]}` must be the name of a system, or a system")
@@ -112,8 +117,12 @@ class Systems:
 
     def name_of(self, name: str) -> str:
         """Return the name of a system in the recipe, where `local` is always this machine."""
-        elsewhere = name == LOCAL and name in self.named and self.named[name].host.type != LOCAL
-        return f"{name}_{self.named[name].host.type}" if elsewhere else name
+        if name != LOCAL or name not in self.named or self.named[name].host.type == LOCAL:
+            return name
+        name = f"{name}_{self.named[name].host.type}"
+        while name in self.named:
+            name += "_"
+        return name
 
     def run_whole_on(self, found: Found | None) -> None:
         """Take `workflow_host`: what would run on this machine runs there; the driver stays here."""
@@ -164,8 +173,10 @@ def _system(context: Context, name: str, found: Found) -> System:
     kind = _type(context, name, reader)
     inside = [one for key in _INSIDE if (one := reader.child(key, nested=None)) is not None]
     everything = Reader(context.ledger, [*reader.layers, *(layer for one in inside for layer in one.layers)])
-    options: dict[str, Any] = {}
+    options = _environment(name, reader, everything) if kind == "azureml" else {}
     for key, option in _OPTIONS[kind].items():
+        if key in _MADE_FROM and "environment" in options:
+            continue
         value = everything.take(key, to=f"hosts.{name}.{option}")
         if value is not None:
             options[option] = value
@@ -180,12 +191,27 @@ def _system(context: Context, name: str, found: Found) -> System:
     return System(host, _accelerators(reader))
 
 
+def _environment(name: str, reader: Reader, everything: Reader) -> dict[str, Any]:
+    """Return the environment of the workspace that a system names; what one would be made from is left then."""
+    options: dict[str, Any] = {}
+    own = reader.child("aml_environment_config", nested=None)
+    if own is not None:
+        for key, option in _ENVIRONMENT.items():
+            if (value := own.text(key, to=f"hosts.{name}.{option}")) is not None:
+                options[option] = value
+    if "environment" in options:
+        told: Reason = ("ignored", "`aml_environment_config` names an environment, and that is used")
+        everything.drop_all(dict.fromkeys(_MADE_FROM, told))
+    everything.drop_all(_NAMED)
+    return options
+
+
 def _azure(context: Context, name: str, reader: Reader) -> dict[str, Any]:
     options: dict[str, Any] = {key: value for key, value in context.client.items() if key != "aml_config_path"}
     if "aml_config_path" in context.client:
         options["aml_config_path"] = context.client["aml_config_path"]
     if (own := reader.child("azureml_client_config", "azureml_client", nested=None)) is not None:
-        options |= read_client(context, own)
+        options |= read_client(own)
     if (token := reader.flag("hf_token", to=f"hosts.{name}.hf_token")) is not None:
         options["hf_token"] = token
     return options
