@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from picual import api, fingerprint
@@ -115,6 +116,35 @@ def test_a_node_that_dies_in_the_middle_of_a_step_costs_one_interval(
     after = done[next(n for n, number in enumerate(done) if number >= half) :]
     assert not half or min(after) > 0, "the other node began from the beginning"
     assert {one["made_in"]["host"] for one in outcome.report["steps"]} == {"cluster"}
+
+
+def test_a_worker_and_a_process_of_a_node_that_are_killed_cost_one_interval_each(
+    recipe: dict[str, Any], here: Path, machines: Machines, tmp_path: Path
+) -> None:
+    left = ["picual.executors.worker", "picual.executors.node"]
+    done: list[int] = []
+
+    def kill(event: Mapping[str, Any]) -> None:
+        if event["event"] != "progress" or event["step"] != "lora":
+            return
+        done.append(event["done"])
+        kept = any(tmp_path.glob("store/hosts/share/jobs/*/scratch/current"))
+        if left and kept and event["done"] >= STEPS // 2:
+            for one in processes_on_nodes(left.pop(0)):
+                one.kill()
+
+    outcome = api.run(on_ray(recipe, machines, tmp_path), listeners=(kill,))
+
+    assert not left
+    assert content(outcome.model) == content(here)
+    half = next(n for n, number in enumerate(done) if number >= STEPS // 2)
+    assert min(done[half:]) > 0, "it began from the beginning"
+
+
+def processes_on_nodes(module: str) -> list[psutil.Process]:
+    """Return the processes of a module that nodes on this machine have started, at work or warm."""
+    found = [one for one in psutil.process_iter(["cmdline"]) if module in (one.info["cmdline"] or [])]
+    return [one for one in found if any("ray::" in parent.name() for parent in one.parents())]
 
 
 @pytest.mark.skipif(not EVERYTHING, reason="a minute; `make bench` runs it, and here one dies in tests/unit/cli")

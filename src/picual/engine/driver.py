@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -52,9 +53,23 @@ def driving(output: Path) -> Iterator[None]:
     }  # fmt: skip
     _atomic.write_json(file, facts)
     try:
-        yield
+        with terminated_as_interrupted():
+            yield
     finally:
         file.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """Take SIGTERM, which systemd, Slurm and `timeout` send, for Ctrl-C: jobs are stopped, a report is written."""
+    if threading.current_thread() is not threading.main_thread():  # only there may handlers be set
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def standing(output: Path) -> Standing:

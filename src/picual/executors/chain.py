@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from picual.errors import PicualError
+from picual.executors.events import is_event
 from picual.executors.job import TASKS
 from picual.models import Model, model_from_wire
 
@@ -100,8 +101,9 @@ class _Told:
         before = (
             (folder / "events.jsonl").read_text(encoding="utf-8") if (folder / "events.jsonl").exists() else ""
         )
-        own = [line for line in before.splitlines() if json.loads(line).get("step") == label]
-        self._file.write_text("".join(f"{line}\n" for line in own), encoding="utf-8")
+        lines = [line for line in before.splitlines(keepends=True) if is_event(line)]
+        own = [line for line in lines if json.loads(line).get("step") == label]
+        self._file.write_text("".join(own), encoding="utf-8")
 
     def __call__(self, name: str, values: Mapping[str, Any]) -> None:
         """Hand an event on, and keep it."""

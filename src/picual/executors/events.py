@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
 from picual.executors.base import OnEvent
+
+
+def is_event(line: str) -> bool:
+    """Say whether a line is whole, and an event."""
+    try:
+        return line.endswith("\n") and isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 class Tail:
@@ -29,4 +38,5 @@ class Tail:
                 if not line.endswith(b"\n"):
                     return  # the worker is writing it, or died while it did
                 self._position += len(line)
-                on_event(json.loads(line))
+                with contextlib.suppress(ValueError):  # what a machine left that lost its power
+                    on_event(json.loads(line))

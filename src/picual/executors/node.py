@@ -29,6 +29,7 @@ from picual import _atomic, _lazy, fingerprint, hardware
 from picual.errors import EnvironmentFault, Interrupted, PicualError, from_wire
 from picual.executors import hub_token
 from picual.executors.checkpoints import Checkpoints
+from picual.executors.events import is_event
 from picual.executors.job import Job, Result
 from picual.executors.parcel import unpack
 from picual.executors.process import ProcessExecutor
@@ -46,8 +47,9 @@ def run(share: FolderShare, name: str, cache: Path, executor: ProcessExecutor) -
         folder = unpack(share, name, cache)
         _fit(folder)
         result = _watched(share, name, folder, executor)
-    except PicualError as error:
-        result = Result(error=error.to_wire())
+    except (PicualError, OSError) as error:
+        told = error if isinstance(error, PicualError) else _unwritable(error)
+        result = Result(error=told.to_wire())
         folder = None
     files = {} if folder is None or result.error is not None else _given_back(share, folder, cache)
     _end(share, name, result, files)
@@ -55,6 +57,11 @@ def run(share: FolderShare, name: str, cache: Path, executor: ProcessExecutor) -
         _atomic.remove(folder)
         share.remove(f"jobs/{name}/scratch")
     return result
+
+
+def _unwritable(error: OSError) -> EnvironmentFault:
+    what = f"this node cannot write or read a file ({error.strerror})"
+    return EnvironmentFault(what, where=str(error.filename or ""), hint="`df -h` there says what has room")
 
 
 def _end(share: FolderShare, name: str, result: Result, files: dict[str, dict[str, Any]]) -> None:
@@ -89,7 +96,8 @@ def _watched(share: FolderShare, name: str, folder: Path, executor: ProcessExecu
     checkpoints.restore()
     before = share.read(f"jobs/{name}/events.jsonl")
     if before is not None:  # of a node that is gone: a step's curves are read off its events
-        (folder / "events.jsonl").write_text(before, encoding="utf-8")
+        whole = "".join(line for line in before.splitlines(keepends=True) if is_event(line))
+        (folder / "events.jsonl").write_text(whole, encoding="utf-8")
     with _mirrored(checkpoints), _events(share, name) as events:
         try:
             return executor.run(folder, events)
@@ -128,6 +136,8 @@ def _mirrored(checkpoints: Checkpoints) -> Iterator[None]:
 def _events(share: FolderShare, name: str) -> Iterator[Any]:
     place = share.root / "jobs" / name / "events.jsonl"
     with place.open("a", encoding="utf-8") as stream:
+        if place.stat().st_size and not place.read_bytes().endswith(b"\n"):
+            stream.write("\n")  # after half a line of a node that is gone
 
         def append(event: Mapping[str, Any]) -> None:
             stream.write(json.dumps(event, ensure_ascii=False) + "\n")

@@ -89,3 +89,17 @@ def test_a_mistake_is_told_before_the_terminal_is_let_go(recipe: Path) -> None:
 
     assert "unknown parameter `rnk`" in said
     assert not (recipe.parent / "out").exists()
+
+
+def test_a_driver_that_is_asked_to_terminate_ends_in_order(recipe: Path) -> None:
+    output = recipe.parent / "out"
+    driver = subprocess.Popen([*PICUAL, "run", str(recipe), "--set", "passes.lora.training.max_steps=100000"],
+                              stderr=subprocess.DEVNULL, cwd=recipe.parent)  # fmt: skip
+    wait_until_trains(output)
+
+    driver.terminate()
+
+    assert driver.wait() == 130
+    standing = api.standing(output)
+    assert (standing.state, standing.verdict) == ("ended", "Interrupted")
+    assert api.report(output)["verdict"] == "Interrupted"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import secrets
+import signal
 import socket
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,8 +102,14 @@ class Cluster:
             EnvironmentFault: Which node does not, or does not answer.
         """
         token = f".seen-{secrets.token_hex(8)}"
-        share.mkdir(parents=True, exist_ok=True)
-        (share / token).touch()
+        try:
+            share.mkdir(parents=True, exist_ok=True)
+            (share / token).touch()
+        except OSError as error:
+            raise EnvironmentFault(
+                f"this machine cannot write to the folder that the nodes share with it ({error.strerror})",
+                where=str(share), hint="give one that it and every node can write to: `share: DIR` under the host",
+            ) from error  # fmt: skip
         try:
             new = [node for node in self.nodes() if (node.id, str(share)) not in self._seen]
             for node, found in look_at_each(new, share, token).items():
@@ -167,12 +175,18 @@ def disconnect() -> None:
 def _start(address: str) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray = _ray()
+    if _place_of(address) is not None and not _listens(address):  # Ray itself would try again without end
+        raise EnvironmentFault(
+            f"no Ray cluster answers at `{address}`", where=address,
+            hint="`ray status` on a node shows its address; `ray start --head` begins a cluster",
+        )  # fmt: skip
     from ray import cloudpickle
     from ray.exceptions import RayError
 
     cloudpickle.register_pickle_by_value(on_node)  # type: ignore[no-untyped-call]  # Ray ships it untyped
     try:
-        ray.init(address=address, namespace="picual", log_to_driver=False, logging_level=logging.ERROR)
+        with _own_handler(signal.SIGTERM):
+            ray.init(address=address, namespace="picual", log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RayError, RuntimeError, ValueError, OSError) as error:
         told = next(iter(str(error).strip().splitlines()), type(error).__name__)
         whole = " ".join(f"{error} {error.__cause__ or ''}".split())
@@ -192,13 +206,28 @@ def _start(address: str) -> None:
         ) from error  # fmt: skip
 
 
+@contextlib.contextmanager
+def _own_handler(number: signal.Signals) -> Iterator[None]:
+    """Keep how this process takes a signal, whatever a library sets meanwhile."""
+    before = signal.getsignal(number)
+    yield
+    if before is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(number, before)
+
+
+def _place_of(address: str) -> tuple[str, int] | None:
+    """Return host and port of ``HOST:PORT`` or ``ray://HOST:PORT``; None for another form, such as ``auto``."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    return (host, int(port)) if host and port.isdecimal() else None
+
+
 def _listens(address: str) -> bool:
     """Say whether anybody takes connections at ``HOST:PORT`` or ``ray://HOST:PORT``."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdecimal():
+    place = _place_of(address)
+    if place is None:
         return False
     try:
-        with socket.create_connection((host, int(port)), timeout=LISTEN_SECONDS):
+        with socket.create_connection(place, timeout=LISTEN_SECONDS):
             return True
     except OSError:
         return False

@@ -6,12 +6,14 @@ Models do not travel through Ray: driver and nodes share a folder, and every nod
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from picual import _lazy
-from picual.errors import Interrupted, JobLost
+from picual.errors import EnvironmentFault, Interrupted, JobLost
 from picual.executors import parcel
 from picual.executors.base import Executor, OnEvent
 from picual.executors.events import Tail
@@ -80,17 +82,49 @@ class RayExecutor:
         self._share = FolderShare(share)
 
     def run(self, folder: Path, on_event: OnEvent) -> Result:
-        """Send the job, wait for it, and bring back what it made."""
+        """Send the job, wait for it, and bring back what it made.
+
+        Ray does a task again whose node or worker died. Where a process of ours was killed there, Ray saw its task
+        end well: the job is sent anew, as often.
+        """
         job = Job.read(folder)
         options = self._cluster.options(Need(job.threads, job.memory, self._host.gpus, job.alone))
         name = parcel.send(self._share, folder, self._around.files)
-        if parcel.result_of(self._share, name) is not None:
-            return self._brought(folder)
-        code = own_code(self._share.root)
+        code = self._code()
+        for left in reversed(range(RETRIES + 1)):
+            if self._is_done(name):
+                break
+            self._share.remove(f"jobs/{name}/result.json")
+            ended = self._sent(job, name, code, options, on_event)
+            if (left == 0 or ended >= 0) and parcel.result_of(self._share, name) is None:
+                raise JobLost(
+                    f"the node's process of `{job.label}` {on_node.name_of(ended)}",
+                    where=str(self._share.root / "nodes.txt"),
+                    hint="run the same command again: it continues from the last checkpoint",
+                )
+        return self._brought(folder)
+
+    def _is_done(self, name: str) -> bool:
+        """Say whether a job has ended by itself, well or not: one whose worker was killed has not."""
+        found = parcel.result_of(self._share, name)
+        return found is not None and (found.error is None or found.error["error"] != JobLost.__name__)
+
+    def _code(self) -> Path:
+        try:
+            return own_code(self._share.root)
+        except OSError as error:
+            raise EnvironmentFault(
+                f"Picual's code cannot be put where the nodes read it ({error.strerror})",
+                where=str(self._share.root), hint=f"df -h {shlex.quote(str(self._share.root))}",
+            ) from error  # fmt: skip
+
+    def _sent(self, job: Job, name: str, code: Path, options: Mapping[str, Any], on_event: OnEvent) -> int:
+        """Do a job that is in the share; return how its process there ended."""
         ray = _lazy.need("ray", extra="ray", by="host type ray")
+        events = self._share.root / "jobs" / name / "events.jsonl"
+        tail = Tail(events, events.stat().st_size if events.exists() else 0)
         task = ray.remote(on_node.work).options(max_retries=RETRIES, **options)
         reference = task.remote(str(self._share.root), name, str(code), self._host.cache, job.offline)
-        tail = Tail(self._share.root / "jobs" / name / "events.jsonl")
         try:
             self._wait(ray, reference, tail, on_event)
             ended = self._ended(ray, reference, job)
@@ -99,19 +133,16 @@ class RayExecutor:
                 ray.cancel(reference, force=True)
             raise Interrupted(f"interrupted in `{job.label}`", hint="the same command continues it") from None
         tail.hand_over(on_event)
-        if parcel.result_of(self._share, name) is None:
-            raise JobLost(
-                f"the node's process of `{job.label}` {on_node.name_of(ended)}",
-                where=str(self._share.root / "nodes.txt"),
-                hint="run the same command again: it continues from the last checkpoint",
-            )
-        return self._brought(folder)
+        return ended
 
     def _brought(self, folder: Path) -> Result:
         result = parcel.fetch(self._share, folder.name, folder)
         if result.error is None:
             parcel.forget(self._share, folder.name)
-        return result
+            return result
+        log = folder / "log.txt"  # fetched, too: where it lay on the node nobody here can look
+        is_there = str(result.error.get("where", "")).endswith(log.name)
+        return replace(result, error={**result.error, "where": str(log)}) if is_there else result
 
     def close(self) -> None:
         """Leave the cluster."""

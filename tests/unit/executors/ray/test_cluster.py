@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from picual.errors import EnvironmentFault, NotEnough
 from picual.executors.ray import on_node
-from picual.executors.ray.cluster import Cluster, Need, Node, require_fit
+from picual.executors.ray.cluster import LOOK_SECONDS, Cluster, Need, Node, connect, require_fit
 
 HERE = ".".join(map(str, sys.version_info[:3]))
 
@@ -56,3 +57,25 @@ def test_a_timing_takes_all_of_the_largest_node_and_others_what_they_need() -> N
     assert Small("x").options(Need(2, memory=1000, gpus=1)) == {"num_cpus": 2, "num_gpus": 1, "memory": 1000}
     assert Small("x").room(Need(4)) == 3
     assert Small("x").room(Need(1, memory=8_000_000_000)) == 3
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "no-such-host.invalid:6379"])
+def test_where_nobody_listens_no_cluster_is_waited_for(address: str) -> None:
+    began = time.monotonic()
+
+    with pytest.raises(EnvironmentFault, match="no Ray cluster answers") as caught:
+        connect(address)
+
+    assert caught.value.where == address
+    assert "ray start --head" in caught.value.hint
+    assert time.monotonic() - began < LOOK_SECONDS / 2
+
+
+@pytest.mark.parametrize("share", ["file", "file/below"])
+def test_a_share_that_cannot_be_written_is_named(tmp_path: Path, share: str) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(EnvironmentFault, match="cannot write to the folder") as caught:
+        Small("x").require_share(tmp_path / share)
+
+    assert caught.value.where == str(tmp_path / share)
