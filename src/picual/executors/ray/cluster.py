@@ -10,17 +10,19 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from picual import _lazy
-from picual.errors import EnvironmentFault, NotEnough
+from picual.errors import EnvironmentFault, JobLost, NotEnough
 from picual.executors.ray import on_node
 
 LOOK_SECONDS = 60.0
 LISTEN_SECONDS = 5.0
+HEAD_PAUSE, HEAD_SECONDS = 5.0, 30.0  # between two looks at the head; it may be away for so long
 _lock = threading.Lock()
 _connected: dict[str, Cluster] = {}
 
@@ -49,9 +51,11 @@ class Need:
 class Cluster:
     """The cluster at one address. Made by ``connect``."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, head: str = "") -> None:
         self.address = address
         self._seen = set[tuple[str, str]]()
+        self._looked = self._heard = time.monotonic()
+        self._head = head  # where it listens
 
     def nodes(self) -> list[Node]:
         """Return the machines that are alive, the largest first."""
@@ -118,6 +122,24 @@ class Cluster:
         finally:
             (share / token).unlink(missing_ok=True)
 
+    def require_head(self) -> None:
+        """Raise if the head has not answered for a while: Ray would end this very process a minute later.
+
+        Raises:
+            JobLost: Nobody listens there any more.
+        """
+        now = time.monotonic()
+        if now - self._looked < HEAD_PAUSE:
+            return
+        self._looked = now
+        if _place_of(self._head) is None or _listens(self._head):
+            self._heard = now
+        elif now - self._heard > HEAD_SECONDS:
+            raise JobLost(
+                f"the head of the Ray cluster has not answered for {now - self._heard:.0f} s", where=self._head,
+                hint="start it again, then run the same command: it continues from the last checkpoint",
+            )  # fmt: skip
+
     def _have(self) -> str:
         if not (nodes := self.nodes()):
             return "it has no nodes"
@@ -160,8 +182,13 @@ def connect(address: str) -> Cluster:
     with _lock:
         if address not in _connected:
             _start(address)
-            _connected[address] = Cluster(address)
+            _connected[address] = Cluster(address, head=_head_of(address))
         return _connected[address]
+
+
+def _head_of(address: str) -> str:
+    """Return where the head listens: `auto` finds it by itself."""
+    return address if _place_of(address) is not None else str(_ray().get_runtime_context().gcs_address)
 
 
 def disconnect() -> None:

@@ -148,9 +148,9 @@ class RayExecutor:
         """Leave the cluster."""
         disconnect()
 
-    @staticmethod
-    def _wait(ray: Any, reference: Any, tail: Tail, on_event: OnEvent) -> None:
+    def _wait(self, ray: Any, reference: Any, tail: Tail, on_event: OnEvent) -> None:
         while True:
+            self._cluster.require_head()
             ready, _ = ray.wait([reference], timeout=WAIT_SECONDS)
             tail.hand_over(on_event)
             if ready:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from picual.errors import EnvironmentFault, NotEnough
-from picual.executors.ray import on_node
+from picual.errors import EnvironmentFault, JobLost, NotEnough
+from picual.executors.ray import cluster, on_node
 from picual.executors.ray.cluster import LOOK_SECONDS, Cluster, Need, Node, connect, require_fit
 
 HERE = ".".join(map(str, sys.version_info[:3]))
@@ -79,3 +80,22 @@ def test_a_share_that_cannot_be_written_is_named(tmp_path: Path, share: str) -> 
         Small("x").require_share(tmp_path / share)
 
     assert caught.value.where == str(tmp_path / share)
+
+
+def test_a_head_that_is_gone_is_noticed_before_ray_ends_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "HEAD_PAUSE", 0.0)
+    monkeypatch.setattr(cluster, "HEAD_SECONDS", 0.2)
+    head = socket.create_server(("127.0.0.1", 0))
+    address = f"127.0.0.1:{head.getsockname()[1]}"
+    watched = Cluster("auto", head=address)
+    for _ in range(4):
+        time.sleep(0.1)
+        watched.require_head()
+    head.close()
+
+    watched.require_head()
+    time.sleep(0.3)
+    with pytest.raises(JobLost, match="has not answered for") as caught:
+        watched.require_head()
+
+    assert caught.value.where == address
