@@ -26,7 +26,7 @@ from picual.recipe.order import misfits
 from picual.recipe.paths import named, near_files
 from picual.recipe.placeholders import placeholder_in
 from picual.recipe.registering import register_problems
-from picual.recipe.schema import MetricSpec, Place, Recipe, StepSpec
+from picual.recipe.schema import UNKNOWN_SYSTEM, MetricSpec, Place, Recipe, StepSpec
 from picual.recipe.spots import in_file_order, spot, step_words
 
 _ROW_TEMPLATES = ("expect", "prompt")  # fields of a metric that name columns of its data
@@ -67,6 +67,9 @@ def _target_problems(recipe: Recipe) -> list[Problem]:
         return []
     if found := placeholder_in(provider):
         return [_left_in(where, "provider", found)]
+    if UNKNOWN_SYSTEM in recipe.places:
+        hint = nearest(provider, list(recipe.hosts)) or "`--target local` takes this machine"
+        return [Problem(where, f"unknown system `{provider}`", hint)]
     hint = nearest(provider, list(PROVIDERS)) or "`picual doctor` lists the providers of this machine"
     return [Problem(where, f"unknown execution provider `{provider}`", hint)]
 

@@ -10,6 +10,8 @@ from picual.data.base import DataConfig
 from picual.errors import Problem
 from picual.hardware import Target
 
+UNKNOWN_SYSTEM = "target.system"  # place of an Olive `target` that names no system, kept as the provider
+
 
 @dataclass(frozen=True, kw_only=True)
 class Place:

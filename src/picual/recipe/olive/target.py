@@ -12,6 +12,7 @@ from picual.recipe.olive.notes import Path_
 from picual.recipe.olive.reader import Found, Reader, object_reader, word
 from picual.recipe.olive.systems import System, Systems
 from picual.recipe.placeholders import placeholder_in
+from picual.recipe.schema import UNKNOWN_SYSTEM
 
 _DEVICES: dict[str, Device] = {
     "cpu": "cpu", "gpu": "gpu", "npu": "npu", "cpu_spr": "cpu", "any": "cpu", "vpu": "npu", "intel_myriad": "npu",
@@ -36,7 +37,7 @@ def read_target(
         return _of_system(context, system, engine.providers)
     assert engine.target is not None
     context.ledger.note(engine.target.path, "ignored", f"there is no system `{name}`")
-    return Target(provider=name), {"target.provider": engine.target.path}
+    return Target(provider=name), {"target.provider": engine.target.path, UNKNOWN_SYSTEM: engine.target.path}
 
 
 def _of_system(

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from picual.hardware import Target
+from picual.recipe.check import check
 
 NO_FILE = {"data_name": "json", "data_files": "rows.json"}
 
@@ -335,3 +336,72 @@ def test_remote_code_is_trusted_wherever_the_config_says_so(olive, where):
     }[where]
 
     assert olive(config).model.trust_remote_code
+
+
+def test_retries_of_the_client_are_those_of_each_host_and_its_own_come_first(olive):
+    own = {"azureml_client": {"max_operation_retries": 1}}
+    recipe = olive({
+        "azureml_client": {**CLIENT, "max_operation_retries": 9, "operation_retry_interval": 2},
+        "systems": {"one": azure(), "two": azure(**own)}, "host": "one", "target": "two",
+    })  # fmt: skip
+
+    assert (
+        recipe.hosts["one"].options["max_operation_retries"],
+        recipe.hosts["one"].options["operation_retry_interval"],
+    ) == (9, 2)
+    assert recipe.hosts["two"].options["max_operation_retries"] == 1
+    assert not [note for note in recipe.notes if "model.max_operation_retries" in note.text]
+
+
+def test_the_name_of_an_environment_that_is_made_does_not_take_its_place(olive):
+    docker = {"base_image": "img", "conda_file_path": "conda.yaml", "name": "olive-env", "version": "3"}
+    made = olive({"systems": {"one": azure(aml_docker_config=docker, name="my system")}, "host": "one"})
+    named = {"aml_docker_config": docker, "aml_environment_config": {"name": "curated", "version": 4}}
+    taken = olive({"systems": {"one": azure(**named)}, "host": "one"})
+
+    options = made.hosts["one"].options
+    assert (options["image"], options["conda_file"]) == ("img", "conda.yaml")
+    assert not {"environment", "environment_version"} & set(options)
+    assert kinds(made)["systems.one.config.aml_docker_config.name"] == "ignored"
+    options = taken.hosts["one"].options
+    assert (options["environment"], options["environment_version"]) == ("curated", "4")
+    assert not {"image", "conda_file"} & set(options)
+
+
+def test_a_system_written_in_place_replaces_none_of_that_name(olive):
+    gpu = {"type": "LocalSystem", "config": {"accelerators": [{"device": "gpu"}]}}
+    recipe = olive({"systems": {"host": gpu}, "host": azure(), "target": "host"})
+
+    assert recipe.hosts[recipe.host].type == "azureml"
+    assert recipe.hosts["host"].type == "local"
+    assert recipe.target.device == "gpu"
+
+
+def test_a_target_that_is_no_system_is_called_one(olive):
+    systems = {"systems": {"loc": {"type": "LocalSystem"}}}
+
+    found = check(olive({**systems, "target": "lok"}))
+
+    assert [problem.what for problem in found if "system" in problem.what] == ["unknown system `lok`"]
+    assert "`loc`" in next(problem.hint for problem in found if "system" in problem.what)
+
+
+def test_a_key_vault_may_stand_in_the_system(olive):
+    recipe = olive({"systems": {"one": azure(hf_token=True, keyvault_name="vault")}, "host": "one"})
+
+    assert recipe.hosts["one"].options["keyvault_name"] == "vault"
+
+
+@pytest.mark.parametrize("token", ["hf_abcdefghijklmnopqrstuvwxyz0123456", "s3cret"])
+def test_a_token_in_the_wrong_place_is_not_repeated(olive, token):
+    recipe = olive({"systems": {"one": azure(hf_token=token)}, "host": "one"})
+
+    assert any("`hf_token` is a text that is not shown" in problem.what for problem in recipe.problems)
+    assert token not in str(recipe.notes) + str(recipe.problems)
+
+
+CLIENT = {"subscription_id": "s", "resource_group": "g", "workspace_name": "w"}
+
+
+def azure(**config):
+    return {"type": "AzureML", "config": {"aml_compute": "c", **config}}
