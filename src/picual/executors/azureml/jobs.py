@@ -46,9 +46,10 @@ def environment_of(host: AzureMlSettings) -> Environment:
         try:
             given = yaml.safe_load(Path(host.conda_file).read_text(encoding="utf-8"))
         except yaml.YAMLError as error:
-            raise BadValue(f"the conda file is not YAML: {error}", hint=f"see {host.conda_file}") from error
+            told = " ".join(str(error).split())
+            raise BadValue(f"the conda file is not YAML: {told}", where=host.conda_file) from error
         if not isinstance(given, Mapping):
-            raise BadValue("the conda file is no mapping", hint=f"see {host.conda_file}")
+            raise BadValue("the conda file is no mapping", where=host.conda_file, hint="`dependencies: [...]`")
     extras = ["gpu" if _has_gpu(host, given) else "cpu", "finetune", "qlora", "evaluate"]
     wanted = requirements(extras)
     if host.requirements is not None:
@@ -117,9 +118,9 @@ def _environment(host: AzureMlSettings, environment: Environment, folder: Path) 
     from azure.ai.ml.entities import Environment as AzureEnvironment
 
     if host.environment is not None:
-        if host.environment_label is not None:
-            return f"{host.environment}@{host.environment_label}"
-        return f"{host.environment}:{host.environment_version or '1'}"
+        if host.environment_version is None:
+            return f"{host.environment}@{host.environment_label or 'latest'}"
+        return f"{host.environment}:{host.environment_version}"
     if host.dockerfile is not None:
         context = BuildContext(path=host.context, dockerfile_path=host.dockerfile)
         return AzureEnvironment(build=context)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import yaml
 
 from picual.errors import BadValue
 from picual.executors.azureml.conda import adapted
+from picual.executors.azureml.host import AzureMl
 
 SEED = """
 name: project_environment
@@ -73,3 +75,19 @@ def test_an_exact_version_of_the_users_stays_and_is_told() -> None:
 def test_what_is_no_conda_file_is_named() -> None:
     with pytest.raises(BadValue, match="no list `dependencies`"):
         adapted({"name": "x"}, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("dependencies: [a: {", "is not YAML"), ("- a list", "is no mapping"), ("name: x", "no list `dependencies`")],
+)
+def test_a_conda_file_that_is_none_is_named_before_anything_runs(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "conda.yaml"
+    file.write_text(text)
+    workspace = {"subscription_id": "s", "resource_group": "g", "workspace_name": "w"}
+    host = AzureMl(compute="c", image="i", conda_file=str(file), **workspace)
+
+    (found,) = host.obstacles(tmp_path)
+
+    assert said in found.what
+    assert str(file) in found.where
