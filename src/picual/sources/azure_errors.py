@@ -61,7 +61,12 @@ def _told(error: Exception, patience: Patience, *, writes: bool) -> PicualError 
     if may_pass(error):
         return _busy(error, status, patience)
     if isinstance(error, exceptions.AzureError):
-        return EnvironmentFault(f"Azure refuses the request ({first_line(error)})", hint="check the address")
+        told = first_line(error)
+        quota = "quota" in told.lower()
+        hint = (
+            "ask for more, or name another `compute`: `az ml compute list-usage`" if quota else "check the address"
+        )
+        return EnvironmentFault(f"Azure refuses the request ({told})", hint=hint)
     return None
 
 

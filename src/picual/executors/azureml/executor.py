@@ -91,7 +91,8 @@ class AzureMlExecutor:
                 self._host, self._environment, self._code, folder.name, job.label, Path(place)
             )
             wanted.name = name  # in the studio it is known by the work it does
-            sent = self._ask(f"compute {self._host.compute}", lambda: self._client.jobs.create_or_update(wanted))
+            at = f"compute {self._host.compute}"
+            sent = self._ask(at, lambda: self._client.jobs.create_or_update(wanted), writes=True)
         _atomic.write_json(folder / REMOTE, {"job": sent.name, "compute": self._host.compute})
         self._around.emit("submitted", step=job.label, host=self._host.compute, job=sent.name)
         return str(sent.name)
@@ -191,6 +192,6 @@ class AzureMlExecutor:
         uri = f"{workspace.address}/datastores/{host.datastore}/paths/{host.folder}"
         return BlobShare(locate(uri, self._access).open, host.folder.strip("/"), self._access, uri)
 
-    def _ask(self, what: str, call: Callable[[], T]) -> T:
-        with explained(what, self._access.patience):
+    def _ask(self, what: str, call: Callable[[], T], *, writes: bool = False) -> T:
+        with explained(what, self._access.patience, writes=writes):
             return self._access.patience.ask(call)
