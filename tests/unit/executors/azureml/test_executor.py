@@ -132,7 +132,8 @@ def test_what_is_not_there_is_named_before_anything_is_sent(
 
 
 @pytest.mark.parametrize(("fault", "said"), [
-    (faults.QUOTA, "quota"), (faults.FORBIDDEN, "may not write"), (faults.EXPIRED, "does not accept the credential"),
+    (faults.QUOTA, "quota"), (faults.FORBIDDEN, "may not write"),
+    (faults.EXPIRED, "does not accept the credential"),
 ])  # fmt: skip
 def test_a_job_that_is_refused_is_refused_with_its_reason(
     start: Start, job: Path, azure: Azure, fault: faults.Status, said: str
