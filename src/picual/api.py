@@ -92,7 +92,7 @@ def converted(config: RecipeLike, *, beside: Path | None = None, **changes: Any)
 
 
 def convert(config: RecipeLike, *, beside: Path | None = None, **changes: Any) -> str:
-    """Return an Olive config (or any recipe) as native YAML with its notes; arguments are those of ``converted``."""
+    """Return an Olive config (or any recipe) as native YAML with its notes; takes what ``converted`` does."""
     return dump.to_yaml(converted(config, beside=beside, **changes))
 
 

@@ -58,6 +58,7 @@ def import_config(document: Document, *, folder: Path | None = None) -> Recipe:
     target, target_places = read_target(context, systems, target_name, engine)
     unused_hardware(context, systems, target_name)
     metrics, goals = read_metrics(context, top, sets, engine)
+    sets.leave_out_empty(context, _texts_in([one.fields for one in (*steps, *metrics)]))
     holdouts = _held_out(context, sets)
     register = _registered(context, reader, systems, engine, steps)
     _unused_client(context, top, systems)
@@ -111,6 +112,14 @@ def _measured_on(systems: Systems, host: str, target: str | None) -> str | None:
 def _search_places(strategy: Strategy, goals: Goals) -> dict[str, Path_]:
     where = {} if strategy.found is None else {"search": strategy.found.path}
     return {**where, **strategy.where, **goals.where}
+
+
+def _texts_in(value: Any) -> set[str]:
+    """Return every text in a value, however deep: the names of data sets are among them."""
+    if isinstance(value, str):
+        return {value}
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return {text for part in parts for text in _texts_in(part)}
 
 
 def _held_out(context: Context, sets: DataSets) -> dict[str, Place]:

@@ -1,0 +1,123 @@
+"""What is wrong in a config, or says two things, is told in words that are true, with what may have been meant."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from picual.recipe.check import check
+from picual.recipe.dump import to_yaml
+from picual.recipe.load import load
+
+TEXT = {"text_cols": "t"}
+FILES = {"train": "a.json", "validation": "b.json"}
+USING = {"tune": {"type": "LoRA", "train_data_config": "rows"}}
+
+
+def notes(recipe):
+    return {note.path: (note.kind, note.text) for note in recipe.notes}
+
+
+def problems(recipe):
+    return {problem.what: problem.hint for problem in recipe.problems}
+
+
+def rows(load=None, pre=None, **more):
+    return {
+        "name": "rows", "type": "HuggingfaceContainer",
+        "load_dataset_config": {"data_name": "json", **(load or {})},
+        "pre_process_data_config": {**TEXT, **(pre or {})}, **more,
+    }  # fmt: skip
+
+
+def test_a_data_set_without_rows_that_nothing_uses_is_left_out(olive, tmp_path):
+    (tmp_path / "a.json").write_text('{"t": "x"}')
+    unused = {"name": "u3", "type": "HuggingfaceContainer", "pre_process_data_config": TEXT}
+    config = {
+        "input_model": {"type": "HfModel", "model_path": "owner/name"},
+        "data_configs": [unused, rows({"data_files": "a.json"})],
+        "passes": USING,
+    }
+
+    recipe = olive(config)
+
+    assert list(recipe.data) == ["rows"]
+    assert notes(recipe)["data_configs.0"] == ("ignored", "nothing uses it, and it names no rows")
+    assert not any(path.startswith("data_configs.0.") for path in notes(recipe))
+    (tmp_path / "again.yaml").write_text(to_yaml(load(config, folder=tmp_path)))
+    assert check(recipe) == check(load(tmp_path / "again.yaml")) == []
+
+
+def test_a_data_set_without_rows_that_a_step_uses_is_a_mistake(olive):
+    recipe = olive({
+        "input_model": {"type": "HfModel", "model_path": "owner/name"},
+        "data_configs": [{"name": "rows", "type": "HuggingfaceContainer"}], "passes": USING,
+    })  # fmt: skip
+
+    assert "it says neither `files` nor `name`" in [problem.what for problem in check(recipe)]
+
+
+def test_a_public_config_without_mistakes_has_none_when_it_is_converted(public_config, tmp_path):
+    recipe = load(public_config)
+    if check(recipe):
+        pytest.skip("it has mistakes of its own")
+    (tmp_path / "again.yaml").write_text(to_yaml(recipe))
+
+    assert check(load(tmp_path / "again.yaml", folder=public_config.parent)) == []
+
+
+@pytest.mark.parametrize(
+    ("files", "split", "chosen", "said"),
+    [
+        (FILES, None, ["b.json"], "left out: `validation`, as Olive does"),
+        ({"test": "c.json", "train": "a.json"}, None, ["c.json"], "left out: `test`, the first of `data_files`"),
+        (FILES, "train", ["a.json"], "the rows of the files are the split `train`"),
+        (FILES, "train+validation", ["a.json", "b.json"], "the split `train+validation`"),
+    ],
+)  # fmt: skip
+def test_of_files_by_split_those_of_the_split_are_rows(olive, tmp_path, files, split, chosen, said):
+    given = {"data_files": files} if split is None else {"data_files": files, "split": split}
+    recipe = olive({"data_configs": [rows(given)], "passes": USING})
+
+    assert recipe.data["rows"].files == tuple(str(tmp_path / file) for file in chosen)
+    kind, text = notes(recipe)[
+        "data_configs.0.load_dataset_config.split" if split else "data_configs.0.pre_process_data_config.split"
+    ]
+    assert (kind, said in text) == ("mapped" if split else "defaulted", True)
+
+
+def test_a_split_without_files_is_a_mistake(olive):
+    recipe = olive({"data_configs": [rows({"data_files": FILES, "split": "validaton"})], "passes": USING})
+
+    assert problems(recipe) == {"`data_files` has no split `validaton`": "did you mean `validation`?"}
+
+
+@pytest.mark.parametrize(("most", "taken"), [(1000, 500), (500, 500), (20, 20), (None, 500)])
+def test_of_two_numbers_of_rows_the_smaller_counts(olive, most, taken):
+    pre = {} if most is None else {"max_samples": most}
+    split = {"data_files": "a.json", "split": "train[:500]"}
+    recipe = olive({"data_configs": [rows(split, pre)], "passes": USING})
+
+    told = notes(recipe)
+    assert recipe.data["rows"].max_samples == taken
+    text = told["data_configs.0.load_dataset_config.split"][1]
+    assert text == (
+        "becomes `data.rows.max_samples`"
+        if most in {None, 1000}
+        else f"of these 500 rows `max_samples` takes {most}"
+    )
+    if most == 1000:
+        assert "names no more than 500 rows" in told["data_configs.0.pre_process_data_config.max_samples"][1]
+
+
+@pytest.mark.parametrize("path", ["m.onnx", "models/deep/m.onnx"])
+@pytest.mark.parametrize("kind", ["OnnxModel", "PyTorchModel", "OpenVINOModel"])
+def test_a_kind_of_model_that_cannot_be_an_input_is_named_with_what_can(olive, kind, path):
+    recipe = olive({"input_model": {"type": kind, "model_path": path}, "passes": {"round": {"type": "Rtn"}}})
+
+    problem = check(recipe)[0]
+    assert problem.what == f"`{kind}` as input is not supported in this version"
+    assert "`HfModel`" in problem.hint
+    again = check(load({"version": 1, **yaml.safe_load(to_yaml(recipe))}))
+    assert (problem.what, problem.hint) in [(one.what, one.hint) for one in again]
+    assert "`type`" not in " ".join(one.what for one in check(recipe))
