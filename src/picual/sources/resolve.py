@@ -85,7 +85,7 @@ def refuse_kind(options: Mapping[str, Any], *, by_azure: bool) -> None:
     if kind and not (by_azure and kind == "PyTorchModel"):
         raise BadValue(
             f"`{kind}` as input is not supported in this version",
-            hint="give a Hugging Face checkpoint (`HfModel`): its folder, a hub id, or a GGUF or MLflow form of it",
+            hint="give a Hugging Face checkpoint (`HfModel`): its folder, its hub id, or it as GGUF or MLflow",
         )
 
 

@@ -12,6 +12,7 @@ from picual.recipe.olive.context import Context
 from picual.recipe.olive.data import DataSets, read_data
 from picual.recipe.olive.engine import Engine, engine_reader, read_engine
 from picual.recipe.olive.goals import Goals
+from picual.recipe.olive.keys import note_unknown
 from picual.recipe.olive.metrics import read_metrics
 from picual.recipe.olive.model import read_model
 from picual.recipe.olive.notes import Ledger, Path_
@@ -58,10 +59,13 @@ def import_config(document: Document, *, folder: Path | None = None) -> Recipe:
     target, target_places = read_target(context, systems, target_name, engine)
     unused_hardware(context, systems, target_name)
     metrics, goals = read_metrics(context, top, sets, engine)
-    sets.leave_out_empty(context, _texts_in([one.fields for one in (*steps, *metrics)]))
+    sets.leave_out_empty(
+        context, _texts_in([*(step.fields for step in steps), *(metric.fields for metric in metrics)])
+    )
     holdouts = _held_out(context, sets)
     register = _registered(context, reader, systems, engine, steps)
     _unused_client(context, top, systems)
+    note_unknown(reader)
     recipe = Recipe(
         model=dataclasses.replace(model.source, trust_remote_code=context.trust),
         steps=steps,

@@ -47,6 +47,13 @@ class DataSets:
         self.paths[name] = found.path
         self.places |= {f"{name}.{key}": context.ledger.place(path) for key, path in where.items()}
 
+    def free(self, name: str) -> str:
+        """Return a name that no data set has yet: this one, or one with a number."""
+        number, free = 2, name
+        while free in self.seen:
+            free, number = f"{name}_{number}", number + 1
+        return free
+
     def leave_out_empty(self, context: Context, used: Set[str]) -> None:
         """Leave out the sets that name no rows and that nothing uses: Olive never reads them either."""
         for name, config in list(self.configs.items()):

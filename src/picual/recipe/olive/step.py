@@ -131,14 +131,8 @@ class Step:
 
     def _inline(self, found: Found) -> str:
         own = found.value.get("name")
-        name = own if isinstance(own, str) and own else self._free(f"{self.name}_{found.path[-1]}")
+        name = own if isinstance(own, str) and own else self.sets.free(f"{self.name}_{found.path[-1]}")
         if "name" in found.value:
             self.context.ledger.mapped((*found.path, "name"), f"data.{name}")
         self.sets.put(self.context, name, found)
         return name
-
-    def _free(self, name: str) -> str:
-        number, free = 2, name
-        while free in self.sets.seen:
-            free, number = f"{name}_{number}", number + 1
-        return free

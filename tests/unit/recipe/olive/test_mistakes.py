@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -121,3 +123,123 @@ def test_a_kind_of_model_that_cannot_be_an_input_is_named_with_what_can(olive, k
     again = check(load({"version": 1, **yaml.safe_load(to_yaml(recipe))}))
     assert (problem.what, problem.hint) in [(one.what, one.hint) for one in again]
     assert "`type`" not in " ".join(one.what for one in check(recipe))
+
+
+def measured(olive, *metrics, **more):
+    config = {
+        "data_configs": [rows({"data_files": "a.json"})], "passes": USING, "evaluator": "common",
+        "evaluators": {"common": {"metrics": list(metrics)}}, **more,
+    }  # fmt: skip
+    return olive(config)
+
+
+LATENCY = {"name": "time", "type": "latency", "sub_types": [{"name": "avg"}]}
+ACCURACY = {"name": "right", "type": "accuracy", "sub_types": [{"name": "accuracy_score"}]}
+
+
+def test_an_evaluator_that_is_not_there_is_a_mistake(olive):
+    recipe = measured(olive, LATENCY, evaluator="comon")
+
+    assert problems(recipe) == {"there is no evaluator `comon`": "did you mean `common`?"}
+
+
+@pytest.mark.parametrize("metric", [LATENCY, ACCURACY, {"name": "size", "type": "size_on_disk"}])
+def test_data_of_a_metric_that_is_not_there_is_a_mistake(olive, metric):
+    recipe = measured(olive, {**metric, "data_config": "row"})
+
+    assert problems(recipe) == {"there is no data config `row`": "did you mean `rows`?"}
+    assert notes(recipe)["evaluators.common.metrics.0.data_config"][0] == "ignored"
+
+
+@pytest.mark.parametrize(
+    ("metric", "what", "hint"),
+    [
+        ({"type": "latancy"}, "there is no type of metric `latancy`", "did you mean `latency`?"),
+        (
+            {**LATENCY, "sub_types": [{"name": "averag"}]},
+            "there is no `averag` among the sub types of `latency`", "did you mean `avg`?",
+        ),
+        (
+            {"type": "accuracy", "sub_type": "acuracy_score"},
+            "there is no `acuracy_score` among the sub types of `accuracy`", "did you mean `accuracy_score`",
+        ),
+    ],
+)  # fmt: skip
+def test_a_slip_in_the_name_of_a_number_is_a_mistake(olive, metric, what, hint):
+    found = problems(measured(olive, {"name": "m", **metric}))
+
+    assert list(found) == [what]
+    assert found[what].startswith(hint)
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        {"type": "quality"}, {**LATENCY, "sub_types": [{"name": "zz"}]}, {"type": "accuracy", "sub_type": "hinge"},
+        {"type": "accuracy", "backend": "huggingface_metrics", "sub_type": "f2"},
+    ],
+)  # fmt: skip
+def test_a_number_that_is_like_none_of_ours_is_only_noted(olive, metric):
+    recipe = measured(olive, {"name": "m", **metric})
+
+    assert problems(recipe) == {}
+    assert notes(recipe)["evaluators.common.metrics.0"][0] == "later"
+
+
+def test_a_slip_in_the_type_of_a_package_is_a_mistake(olive):
+    found = problems(olive({"passes": USING, "packaging_config": {"type": "AzureMLModel"}}))
+
+    assert found["there is no type of package `AzureMLModel`"].startswith("did you mean `AzureMLModels`")
+    assert problems(olive({"passes": USING, "packaging_config": {"type": "Zipfile"}})) == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"), [("outputdir", "output_dir"), ("enginee", "engine"), ("data_config", "data_configs")]
+)
+def test_a_slip_in_a_key_is_noted_with_the_key_that_is_like_it(olive, key, meant):
+    at_top = notes(olive({"passes": USING, key: {"a": 1}}))
+    inside = notes(olive({"passes": USING, "engine": {key: {"a": 1}, "host": None}}))
+
+    assert at_top[key][0] == "ignored"
+    assert at_top[key][1].startswith(f"a config has no `{key}`; did you mean `{meant}`")
+    assert inside[f"engine.{key}"] == at_top[key]
+    assert notes(olive({"passes": USING, "qqq": 1}))["qqq"][0] == "ignored"
+
+
+@pytest.mark.parametrize("entry", [{"config": {"r": 8}}, {"type": None}, {"type": " "}, {}])
+def test_a_pass_without_type_is_a_mistake(olive, entry):
+    recipe = olive({"passes": {"a": {"type": "Rtn"}, "b": entry}, "pass_flows": [["a", "b"]]})
+
+    assert list(problems(recipe)) == ["pass `b` has no `type`"]
+    assert [step.name for step in recipe.steps] == ["a"]
+    assert not any("`?`" in problem.what for problem in check(recipe))
+
+
+def test_a_flow_that_names_no_pass_is_told_by_that_name(olive):
+    passes = {"lora": {"type": "LoRA"}, "merge": {"type": "MergeAdapterWeights"}}
+
+    found = problems(olive({"passes": passes, "pass_flows": [["lora", "merg"], ["lora", "zz"]]}))
+
+    assert found == {
+        "`pass_flows` names `merg`, which is no pass": "did you mean `merge`?",
+        "`pass_flows` names `zz`, which is no pass": "it can be `lora`, `merge`",
+    }
+
+
+@pytest.mark.parametrize("metric", [LATENCY, ACCURACY])
+def test_data_that_is_written_inside_a_metric_is_not_said_to_be_ignored(olive, metric):
+    inline = {**rows({"data_files": "b.json"}, {"text_cols": None, "text_template": "{q} {a}"}), "zz": 1}
+    recipe = measured(olive, {**metric, "data_config": inline})
+
+    (found,) = recipe.metrics
+    assert found.fields["data"] == "rows_2"
+    assert [Path(file).name for file in recipe.data["rows_2"].files] == ["b.json"]
+    at = "evaluators.common.metrics.0.data_config"
+    assert at not in notes(recipe)
+    assert notes(recipe)[f"{at}.load_dataset_config.data_files"][1] == "becomes `data.rows_2.files`"
+
+
+def test_data_inside_a_metric_that_no_text_comes_from_is_said_to_be_replaced(olive):
+    recipe = measured(olive, {**LATENCY, "data_config": {"type": "DummyDataContainer"}})
+
+    assert notes(recipe)["evaluators.common.metrics.0.data_config"][0] == "replaced"
