@@ -10,7 +10,7 @@ from picual.recipe.olive.context import Context
 from picual.recipe.olive.data import DataSets
 from picual.recipe.olive.domains import domain_of, listed
 from picual.recipe.olive.notes import Path_
-from picual.recipe.olive.reader import Found, Reader
+from picual.recipe.olive.reader import Found, Reader, unquoted
 from picual.recipe.schema import Place
 
 DEFAULT = ("DEFAULT_VALUE", "DEFAULT")
@@ -73,6 +73,7 @@ class Step:
         elif isinstance(value, list) and (not is_list or any(isinstance(one, list) for one in value)):
             value = self._listed(found, ours, is_list=is_list)
         else:
+            value = value if is_list else unquoted(value)
             self.context.ledger.mapped(found.path, self.to(ours))
         if value is not None:
             self.places[ours] = self.context.ledger.place(found.path)
@@ -124,7 +125,7 @@ class Step:
             self._refuse(found, f"`{name}` is a list, which asks for a search")
             return None
         self.context.ledger.mapped(found.path, f"becomes `{self.to(ours)}`, a choice of the search")
-        return domain_of(found.value)
+        return domain_of(found.value if is_list else map(unquoted, found.value))
 
     def _refuse(self, found: Found, what: str) -> None:
         self.context.ledger.problem(found.path, f"{what}, and {self.unsearched}", "give it one value")
