@@ -31,6 +31,7 @@ from picual.recipe import check as checking
 from picual.recipe import dump
 from picual.recipe import load as loading
 from picual.recipe.load import Overrides
+from picual.recipe.moving import moved
 from picual.recipe.optimizing import note_of, recipe_for
 from picual.recipe.schema import Recipe
 from picual.recipe.wish import Wish
@@ -74,9 +75,25 @@ def check(recipe: RecipeLike, **changes: Any) -> list[Problem]:
     return checking.check(load(recipe, **changes))
 
 
-def convert(config: RecipeLike, **changes: Any) -> str:
-    """Return an Olive config (or any recipe) as a native YAML recipe with its notes."""
-    return dump.to_yaml(load(config, **changes))
+def converted(config: RecipeLike, *, beside: Path | None = None, **changes: Any) -> Recipe:
+    """Return an Olive config (or any recipe) as a recipe that may be written as a native one.
+
+    Args:
+        config: The config.
+        beside: Folder that the native file will be in; left out, the config's own.
+        changes: The arguments of ``load``.
+
+    Raises:
+        RecipeProblems: Some of it could not be read, so that the native recipe would do something else.
+    """
+    recipe = load(config, **changes)
+    checking.require_readable(recipe)
+    return recipe if beside is None else moved(recipe, beside)
+
+
+def convert(config: RecipeLike, *, beside: Path | None = None, **changes: Any) -> str:
+    """Return an Olive config (or any recipe) as native YAML with its notes; takes what ``converted`` does."""
+    return dump.to_yaml(converted(config, beside=beside, **changes))
 
 
 def plan(recipe: RecipeLike, *, store: Path | None = None, offline: bool = False, **changes: Any) -> Plan:

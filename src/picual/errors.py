@@ -214,6 +214,12 @@ def from_wire(wire: Mapping[str, Any]) -> PicualError:
     return kind(wire["what"], where=wire.get("where", ""), hint=wire.get("hint", ""))
 
 
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """Return a hint with the known names that ``name`` may be a slip for; empty where it is like none of them."""
+    hint = nearest(name, known)
+    return hint if hint.startswith("did you mean") else ""
+
+
 def nearest(name: str, known: Sequence[str], *, count: int = 3) -> str:
     """Return a hint with the known names closest to ``name``, or with all of them if they are few."""
     lowered = {candidate.lower(): candidate for candidate in known}

@@ -59,6 +59,12 @@ def require(recipe: Recipe) -> None:
         raise RecipeProblems(recipe.file or "the recipe", problems)
 
 
+def require_readable(recipe: Recipe) -> None:
+    """Raise ``RecipeProblems`` with what of the file could not be read: what is left of it says something else."""
+    if recipe.problems:
+        raise RecipeProblems(recipe.file or "the recipe", in_file_order(recipe.problems))
+
+
 def _target_problems(recipe: Recipe) -> list[Problem]:
     provider = recipe.target.provider
     place = recipe.places.get("target.provider") or recipe.places.get("target") or Place(file=recipe.file)

@@ -14,7 +14,7 @@ from picual.recipe.placeholders import placeholder_in
 from picual.recipe.schema import Place, Recipe
 from picual.recipe.spots import spot
 from picual.sources.azure_address import is_address
-from picual.sources.resolve import resolve
+from picual.sources.resolve import refuse_kind, resolve
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 _MARKS: dict[str, type[Model]] = {  # file in a model's folder -> what it is
@@ -48,6 +48,9 @@ def input_kind(recipe: Recipe) -> type[Model]:
 
 def _findings(recipe: Recipe) -> Iterator[Finding]:
     uri, adapter = recipe.model.uri, recipe.model.adapter
+    if (kind := _refused_kind(recipe)) is not None:
+        yield kind
+        return
     if left := placeholder_in(uri):
         yield "uri", f"the model is still the placeholder `{left}`", "give it in the file, or with `--model PATH`"
     elif not uri:
@@ -58,6 +61,15 @@ def _findings(recipe: Recipe) -> Iterator[Finding]:
         yield "adapter", f"the adapter is still the placeholder `{left}`", f"replace `{left}`"
     elif adapter is not None and "://" not in adapter and _is_local(recipe, adapter):
         yield from _local_adapter(recipe, adapter)
+
+
+def _refused_kind(recipe: Recipe) -> Finding | None:
+    """Return what is wrong with the kind of the model, which tells more than whether it is where it should be."""
+    try:
+        refuse_kind(recipe.model.options, by_azure=is_address(recipe.model.uri))
+    except RecipeError as error:
+        return "uri", error.what, error.hint
+    return None
 
 
 def _unresolved(recipe: Recipe) -> Iterator[Finding]:

@@ -23,6 +23,7 @@ from picual.sources.wheel import KNOWN, LAYOUTS, WheelSource
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 FORMATS = ("auto", "hf", "gguf", "mlflow")
 ACCESS = ("aml_config_path", "max_operation_retries", "operation_retry_interval")  # options of what Azure keeps
+KIND = "type"  # option of a model that Olive calls by a kind of its own
 NO_OPTIONS: Mapping[str, Any] = {}
 
 
@@ -66,16 +67,33 @@ def resolve(
     if source is None:
         source = _remote(uri, revision or "main", options, folder, trust=trust, **hub)
     from_azure = adapter is not None and is_address(adapter)
-    _without_effect(source, uri, revision, [name for name in options if not (from_azure and name in ACCESS)])
+    _without_effect(
+        source, uri, revision, {name: options[name] for name in options if not (from_azure and name in ACCESS)}
+    )
     if adapter is None:
         return source
     return AdaptedSource(base=source, adapter=_adapter(adapter, options, folder, offline=offline), digests=memory)
 
 
-def _without_effect(source: Source, uri: str, revision: str | None, options: Sequence[str]) -> None:
+def refuse_kind(options: Mapping[str, Any], *, by_azure: bool) -> None:
+    """Refuse a model that Olive calls by a kind of its own; what Azure keeps may say by its files what it is.
+
+    Raises:
+        BadValue: The kind is not among those that a recipe can start from.
+    """
+    kind = str(options.get(KIND) or "")
+    if kind and not (by_azure and kind == "PyTorchModel"):
+        raise BadValue(
+            f"`{kind}` as input is not supported in this version",
+            hint="give a Hugging Face checkpoint (`HfModel`): its folder, its hub id, or it as GGUF or MLflow",
+        )
+
+
+def _without_effect(source: Source, uri: str, revision: str | None, options: Mapping[str, Any]) -> None:
     """Refuse what would be passed over: a revision of what is no hub id, an option unknown to the source."""
     if revision is not None and not isinstance(source, HubSource | AzureMlSource):
         raise BadValue(f"`revision` is of a hub id, and `{uri}` is none", hint="leave out `revision`")
+    refuse_kind(options, by_azure=isinstance(source, AzureMlSource))
     known = ("layout",) if isinstance(source, WheelSource) else ()
     unknown = [] if isinstance(source, AzureMlSource) else [name for name in options if name not in known]
     if unknown:

@@ -7,6 +7,7 @@ from typing import Any
 from picual.recipe.olive import lora
 from picual.recipe.olive.context import Context
 from picual.recipe.olive.notes import Reason
+from picual.recipe.olive.reader import unquoted
 from picual.recipe.olive.step import Step
 
 _EVERY_LAYER: Reason = (
@@ -55,7 +56,7 @@ def read_method(context: Context, step: Step, kind: str) -> dict[str, Any]:
             step.fields["dropout"] = dropout
         for name, value in _AS_IT_IS.items():
             found = step.reader.given(name)
-            if found is not None and found.value == value:
+            if found is not None and unquoted(found.value) == value:
                 step.reader.ledger.mapped(found.path, "it is so here")
         step.reader.drop_all(UNUSED)
     return lora.read_lora(context, step)

@@ -9,7 +9,7 @@ from picual.passes.export.genai import ROUNDING_BLOCK
 from picual.recipe.olive.context import Context
 from picual.recipe.olive.domains import each, listed, values_of
 from picual.recipe.olive.notes import Reason
-from picual.recipe.olive.reader import Found, Reader, word
+from picual.recipe.olive.reader import Found, Reader, flag_of, word
 from picual.recipe.olive.step import Step
 
 _KERNEL: Reason = ("ignored", "the runtime chooses its kernels by the target")
@@ -81,13 +81,13 @@ _ALGORITHMS: dict[str, tuple[str | None, str]] = {
 def only_metadata(step: Step) -> bool:
     """Say whether the pass writes configuration files for a model that is built already."""
     found = step.reader.find("metadata_only")
-    return found is not None and found.value is True
+    return found is not None and flag_of(found.value) is True
 
 
 def only_floats(reader: Reader) -> bool:
     """Say whether the pass builds a model whose weights stay in float."""
     precision, metadata = reader.find("precision"), reader.find("metadata_only")
-    is_metadata = metadata is not None and metadata.value is True
+    is_metadata = metadata is not None and flag_of(metadata.value) is True
     return precision is not None and word(precision.value) in _FLOATS and not is_metadata
 
 

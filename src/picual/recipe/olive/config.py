@@ -12,6 +12,7 @@ from picual.recipe.olive.context import Context
 from picual.recipe.olive.data import DataSets, read_data
 from picual.recipe.olive.engine import Engine, engine_reader, read_engine
 from picual.recipe.olive.goals import Goals
+from picual.recipe.olive.keys import note_unknown
 from picual.recipe.olive.metrics import read_metrics
 from picual.recipe.olive.model import read_model
 from picual.recipe.olive.notes import Ledger, Path_
@@ -59,9 +60,13 @@ def import_config(document: Document, *, folder: Path | None = None) -> Recipe:
     target, target_places = read_target(context, systems, target_name, engine)
     unused_hardware(context, systems, target_name)
     metrics, goals = read_metrics(context, top, sets, engine)
+    sets.leave_out_empty(
+        context, _texts_in([*(step.fields for step in steps), *(metric.fields for metric in metrics)])
+    )
     holdouts = _held_out(context, sets)
     register = _registered(context, reader, systems, engine, steps)
     _unused_client(context, top, systems)
+    note_unknown(reader)
     recipe = Recipe(
         model=dataclasses.replace(model.source, trust_remote_code=context.trust),
         steps=steps,
@@ -112,6 +117,14 @@ def _measured_on(systems: Systems, host: str, target: str | None) -> str | None:
 def _search_places(strategy: Strategy, goals: Goals) -> dict[str, Path_]:
     where = {} if strategy.found is None else {"search": strategy.found.path}
     return {**where, **strategy.where, **goals.where}
+
+
+def _texts_in(value: Any) -> set[str]:
+    """Return every text in a value, however deep: the names of data sets are among them."""
+    if isinstance(value, str):
+        return {value}
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return {text for part in parts for text in _texts_in(part)}
 
 
 def _held_out(context: Context, sets: DataSets) -> dict[str, Place]:

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from picual.data.base import DataConfig
+from picual.errors import nearest
 from picual.recipe.olive import data_names as names
 from picual.recipe.olive.context import Context
 from picual.recipe.olive.data_text import DatasetForm, read_text
-from picual.recipe.olive.notes import Path_
+from picual.recipe.olive.notes import Path_, dotted
 from picual.recipe.olive.reader import Found, Reader, object_reader, whole_number, word
 from picual.recipe.olive.resource import resource
 from picual.recipe.schema import Place
 
 INPUT_MODEL_DATA = "__input_model_data_config__"
+_DEFAULT_SPLIT = "validation"  # Olive's
 _FILE_FORMATS = {"json", "csv", "text", "parquet", "arrow"}
 _FIRST_ROWS = re.compile(r"\s*(\w+)\s*\[\s*:\s*(\d+)\s*\]\s*")
 
@@ -29,6 +31,7 @@ class DataSets:
     configs: dict[str, DataConfig] = field(default_factory=dict)
     places: dict[str, Place] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)  # those that hold no text included
+    paths: dict[str, Path_] = field(default_factory=dict)
     batches: dict[str, int] = field(default_factory=dict)  # rows in a batch, for timings
 
     def put(self, context: Context, name: str, found: Found) -> None:
@@ -41,7 +44,22 @@ class DataSets:
         if config is None:
             return
         self.configs[name] = config
+        self.paths[name] = found.path
         self.places |= {f"{name}.{key}": context.ledger.place(path) for key, path in where.items()}
+
+    def free(self, name: str) -> str:
+        """Return a name that no data set has yet: this one, or one with a number."""
+        number, free = 2, name
+        while free in self.seen:
+            free, number = f"{name}_{number}", number + 1
+        return free
+
+    def leave_out_empty(self, context: Context, used: Set[str]) -> None:
+        """Leave out the sets that name no rows and that nothing uses: Olive never reads them either."""
+        for name, config in list(self.configs.items()):
+            if not config.files and config.name is None and name not in used:
+                context.ledger.left_out(self.paths[name], "nothing uses it, and it names no rows")
+                del self.configs[name]
 
 
 def _batch_size(value: Any) -> int | None:
@@ -181,12 +199,14 @@ def _rows(context: Context, form: DatasetForm, *, custom: str) -> None:
             reader.drop(key, "later", f"an argument of `{custom}`, the user's own code, never run")
         return
     split = reader.text("split", to=f"data.{name}.split")
-    files = _files(context, form, split)
+    known = _split_among_files(form, split)
+    files = _files(context, form, known)
     given = reader.given("data_name")
     dataset = reader.text("data_name", to=f"data.{name}.{'files' if files else 'name'}")
     if files:
         form.put("files", tuple(_absolute(file, context.folder) for file in files), reader.find("data_files"))
-        _split_of_files(form, split)
+        if known == split:
+            _split_of_files(form, split)
         reader.drop("subset", "ignored", "files have no subsets")
         return
     if dataset is not None and word(dataset) not in _FILE_FORMATS:
@@ -199,8 +219,8 @@ def _rows(context: Context, form: DatasetForm, *, custom: str) -> None:
     if split is not None:
         form.put("split", split, reader.find("split"))
     elif dataset is not None:
-        form.put("split", "validation", None)
-        context.ledger.note(form.path("split"), "defaulted", "left out: `validation`, as Olive does")
+        form.put("split", _DEFAULT_SPLIT, None)
+        context.ledger.note(form.path("split"), "defaulted", f"left out: `{_DEFAULT_SPLIT}`, as Olive does")
 
 
 def _files(context: Context, form: DatasetForm, split: str | None) -> list[str]:
@@ -221,17 +241,47 @@ def _files(context: Context, form: DatasetForm, split: str | None) -> list[str]:
     return [file for file in files if file]
 
 
+def _split_among_files(form: DatasetForm, split: str | None) -> str | None:
+    """Return the split that is meant where the files are named by split; elsewhere the one that is given."""
+    found = form.reader.find("data_files")
+    if found is None or not isinstance(found.value, dict) or "type" in found.value or not found.value:
+        return split
+    names = [str(name) for name in found.value]
+    if split is None:
+        return _default_split(form, names)
+    unknown = [name for name in _names_in(split) if name not in names]
+    if not unknown:
+        return split
+    given = form.reader.find("split")
+    assert given is not None
+    form.reader.ledger.problem(given.path, f"`data_files` has no split `{unknown[0]}`", nearest(unknown[0], names))
+    return names[0]
+
+
+def _default_split(form: DatasetForm, names: list[str]) -> str:
+    """Return the split that is taken when none is given."""
+    if _DEFAULT_SPLIT in names:
+        chosen, text = _DEFAULT_SPLIT, "as Olive does"
+    else:
+        chosen, text = names[0], f"the first of `data_files` (Olive: `{_DEFAULT_SPLIT}`, which is not among them)"
+    form.reader.ledger.note(form.path("split"), "defaulted", f"left out: `{chosen}`, {text}")
+    return chosen
+
+
+def _names_in(split: str) -> list[str]:
+    """Return the names of the splits that a text such as `train[:500]+test` is about."""
+    return [part.split("[")[0].strip() for part in split.split("+")]
+
+
 def _files_of_split(context: Context, found: Found, split: str | None, to: str) -> list[str]:
-    """Return the files of one split out of `{train: ..., test: ...}`."""
-    wanted = (split or "train").split("[")[0].strip()
-    if not found.value:
-        return []
-    chosen = wanted if wanted in found.value else next(iter(found.value))
+    """Return the files of a split, or of several (`train+test`), out of `{train: ..., test: ...}`."""
+    chosen = _names_in(split or "")
     files: list[str] = []
     for key, value in found.value.items():
         path = (*found.path, key)
-        if key != chosen:
-            context.ledger.note(path, "ignored", f"only the files of `{chosen}` are rows of this data set")
+        if key not in chosen:
+            text = " and ".join(f"`{name}`" for name in chosen)
+            context.ledger.note(path, "ignored", f"only the files of {text} are rows of this data set")
         elif isinstance(value, list) and all(isinstance(entry, str) for entry in value):
             context.ledger.mapped(path, to)
             files += value
@@ -247,13 +297,25 @@ def _split_of_files(form: DatasetForm, split: str | None) -> None:
         return
     ledger = form.reader.ledger
     if match := _FIRST_ROWS.fullmatch(split):
-        if "max_samples" not in form.values:
-            form.put("max_samples", int(match.group(2)), found)
-            ledger.note(found.path, "mapped", f"becomes `data.{form.name}.max_samples`")
+        _first_rows(form, found, int(match.group(2)))
     elif "[" in split:
         ledger.note(found.path, "ignored", "a slice of files is not supported in this version: all rows are read")
     else:
         ledger.note(found.path, "mapped", f"the rows of the files are the split `{split}`")
+
+
+def _first_rows(form: DatasetForm, found: Found, rows: int) -> None:
+    """Take the number of rows that a split names, unless `max_samples` takes fewer of them."""
+    ledger = form.reader.ledger
+    most = form.values.get("max_samples")
+    if most is not None and most <= rows:
+        ledger.note(found.path, "mapped", f"of these {rows} rows `max_samples` takes {most}")
+        return
+    form.put("max_samples", rows, found)
+    ledger.note(found.path, "mapped", f"becomes `data.{form.name}.max_samples`")
+    given = form.reader.find("max_samples")
+    if most is not None and given is not None:
+        ledger.note(given.path, "mapped", f"`split` names no more than {rows} rows: `{dotted(found.path)}`")
 
 
 def _leftovers(

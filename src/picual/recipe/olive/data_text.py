@@ -10,7 +10,7 @@ from picual.errors import nearest
 from picual.recipe.olive.context import Context
 from picual.recipe.olive.data_names import STRATEGIES
 from picual.recipe.olive.notes import Path_
-from picual.recipe.olive.reader import Found, Reader, word
+from picual.recipe.olive.reader import Found, Reader, unquoted, word
 
 _NEVER_RUN = "code of the user's own is never run: give a `template` instead"
 # The prompt that Stanford's Alpaca fixed for rows of instruction, input and output.
@@ -208,7 +208,7 @@ def _chat(form: DatasetForm) -> bool:
     """Take a column of messages; say whether there is one."""
     reader = form.reader
     template = reader.given("chat_template")
-    if template is None or template.value is False:
+    if template is None or (asked := unquoted(template.value)) is False:
         if template is not None:
             reader.ledger.mapped(template.path, "no chat template is used")
         reader.drop("message_col", "ignored", "no chat template is asked for")
@@ -216,7 +216,7 @@ def _chat(form: DatasetForm) -> bool:
     text = f"becomes `{form.to('chat')}`"
     if isinstance(template.value, str):
         text += "; the template is the one of the model, not the one given here"
-    reader.ledger.note(template.path, "mapped" if template.value is True else "replaced", text)
+    reader.ledger.note(template.path, "mapped" if asked is True else "replaced", text)
     form.put("chat", reader.text("message_col", to=form.to("chat")) or "messages", template)
     for key in ("text_cols", "text_template"):
         reader.drop(key, "ignored", "the chat template makes the text of a row", again=True)

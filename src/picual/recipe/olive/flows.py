@@ -27,10 +27,15 @@ def slots_of(ledger: Ledger, named: Sequence[str], found: Found | None, *, is_se
     flows = found.value if isinstance(found.value, list) else []
     if flows and all(isinstance(name, str) for name in flows):
         flows = [flows]
-    wrong = _wrong(flows, named)
-    if not flows or wrong is not None:
-        hint = nearest(wrong, list(named)) if isinstance(wrong, str) else ""
-        ledger.problem(found.path, "`pass_flows` must be a list of lists of names under `passes`", hint)
+    if not flows or not all(_is_flow(flow) for flow in flows):
+        ledger.problem(
+            found.path, "`pass_flows` must be a list of lists of names under `passes`", nearest("", list(named))
+        )
+        return [(name,) for name in named]
+    unknown = list(dict.fromkeys(name for flow in flows for name in flow if name not in named))
+    for name in unknown:
+        ledger.problem(found.path, f"`pass_flows` names `{name}`, which is no pass", nearest(name, list(named)))
+    if unknown:
         return [(name,) for name in named]
     distinct = list(dict.fromkeys(tuple(dict.fromkeys(flow)) for flow in flows))
     slots = (combined(distinct) if is_search else None) or [(name,) for name in distinct[0]]
@@ -67,14 +72,8 @@ def _count(slots: Sequence[Slot]) -> int:
     return math.prod(len(slot) for slot in slots)
 
 
-def _wrong(flows: Sequence[object], named: Sequence[str]) -> object | None:
-    for flow in flows:
-        if not isinstance(flow, list) or not flow:
-            return flow if flow is not None else "null"
-        for name in flow:
-            if not isinstance(name, str) or name not in named:
-                return name if name is not None else "null"
-    return None
+def _is_flow(flow: object) -> bool:
+    return isinstance(flow, list) and bool(flow) and all(isinstance(name, str) for name in flow)
 
 
 def _note(ledger: Ledger, found: Found, flows: Sequence[Flow], slots: Sequence[Slot], *, is_search: bool) -> None:

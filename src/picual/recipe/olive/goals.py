@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from picual.errors import nearest
 from picual.recipe.olive.notes import Ledger, Path_
-from picual.recipe.olive.reader import Found, Reader, object_reader, word
+from picual.recipe.olive.reader import Found, Reader, number_of, object_reader, word
 from picual.recipe.olive.sub_types import LAST, SubType
 
 TYPES = ("threshold", "min-improvement", "percent-min-improvement", "max-degradation", "percent-max-degradation")
@@ -180,17 +179,6 @@ def bound_of(kind: str, value: float, number: Number) -> str:
     gains = kind.endswith("min-improvement")
     sign = "+" if gains == number.is_higher_better else "-"
     return f"{operator} baseline {sign} {amount}"
-
-
-def number_of(value: Any) -> float | None:
-    """Return a finite number, also one that is written as text."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
 
 
 def _written(number: float) -> str:

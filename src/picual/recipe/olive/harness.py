@@ -6,7 +6,7 @@ from typing import Any
 
 from picual.recipe.olive.context import Context
 from picual.recipe.olive.notes import Reason
-from picual.recipe.olive.reader import Found, Reader
+from picual.recipe.olive.reader import Found, Reader, number_of
 from picual.recipe.schema import MetricSpec
 
 SIZE_TASK = "size_on_disk"
@@ -38,7 +38,8 @@ def read_harness(context: Context, reader: Reader, found: Found) -> list[MetricS
         return []
     fields: dict[str, Any] = {"tasks": [task for task in tasks if task != SIZE_TASK]}
     limit = reader.given("limit")
-    if limit is not None and isinstance(limit.value, float) and not limit.value.is_integer():
+    share = None if limit is None else number_of(limit.value)
+    if limit is not None and share is not None and not share.is_integer():
         text = "a share of the questions cannot be asked in this version: give their number"
         context.ledger.note(limit.path, "later", text)
     elif (count := reader.whole("limit", to="metrics.lm-eval.limit")) is not None:

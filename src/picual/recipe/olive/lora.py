@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from picual.passes.finetune.argument_names import FLAGS, HONOURED, RENAMED
 from picual.recipe.olive.context import Context
 from picual.recipe.olive.domains import each
 from picual.recipe.olive.notes import Path_, Reason
-from picual.recipe.olive.reader import Found, Reader
+from picual.recipe.olive.reader import Found, Reader, flag_of, number_of, unquoted, whole_number
 from picual.recipe.olive.step import Step
 
 _QLORA: Reason = ("ignored", "belongs to QLoRA; LoRA trains on the unquantized base")
@@ -100,7 +102,7 @@ def _read(context: Context, step: Step) -> dict[str, Any]:
         step.reader.ledger.note(step.path("target_modules"), "defaulted", text)
     training = step.take("training", "training_args")
     if training is not None:
-        step.fields["training"] = training
+        step.fields["training"] = _plain(training) if isinstance(training, Mapping) else training
     step.data("data", "train_data_config")
     step.data("eval_data", "eval_data_config")
     _holdout(context, step)
@@ -118,6 +120,18 @@ def _field(step: Step, names: tuple[str, ...], ours: str, default: Any) -> None:
         step.default(names[0], ours, default)
     elif value is not None:
         step.fields[ours] = [value] if is_list and isinstance(value, str) else value
+
+
+def _plain(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of the trainer, numbers and flags that are written as text as such."""
+    return {name: _argument(name, value) for name, value in training.items()}
+
+
+def _argument(name: str, value: Any) -> Any:
+    kind = "flag" if name in FLAGS else HONOURED.get(RENAMED.get(name, name))
+    plain = {"whole": whole_number, "number": unquoted, "flag": flag_of}.get(kind or "")
+    read = plain(value) if plain is not None and isinstance(value, str) else None
+    return value if read is None else read
 
 
 def _dtype(value: Any) -> Any:
@@ -141,13 +155,13 @@ def _holdout(context: Context, step: Step) -> None:
     if found is None:
         return
     data = step.fields.get("data")
-    share = found.value if isinstance(found.value, int | float) and not isinstance(found.value, bool) else None
+    share = number_of(found.value)
     if "eval_data" in step.fields:
         reader.ledger.note(found.path, "ignored", "`eval_data_config` says what to evaluate on")
     elif share is None:
         reader.wrong_type(found, "a share of the rows, such as 0.1")
     elif 0 < share < 1 and isinstance(data, str):
-        _keep(context, reader, found, data, float(share))
+        _keep(context, reader, found, data, share)
     elif share == 0:
         reader.ledger.mapped(found.path, "no rows are kept from training")
     elif share >= 1:
@@ -155,7 +169,7 @@ def _holdout(context: Context, step: Step) -> None:
         reader.ledger.note(found.path, "ignored", text)
     else:
         reader.ledger.problem(
-            found.path, f"`eval_dataset_size` is {share}; it must be a share of the rows", "`0.1`"
+            found.path, f"`eval_dataset_size` is {share:g}; it must be a share of the rows", "`0.1`"
         )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from picual.data.base import DataConfig
+from picual.errors import nearest
 from picual.recipe.olive.context import Context
 from picual.recipe.olive.data import INPUT_MODEL_DATA, DataSets
 from picual.recipe.olive.direction import is_higher_better
@@ -51,6 +52,7 @@ class Measured:
         specs: What it becomes.
         numbers: What each number becomes, by its place among those asked for.
         missing: Why a number cannot be taken, by its place.
+        inline: Name of the data set that is written inside it; empty until it is read.
     """
 
     context: Context
@@ -64,6 +66,7 @@ class Measured:
     specs: list[MetricSpec] = field(default_factory=list)
     numbers: dict[int, Number] = field(default_factory=dict)
     missing: dict[int, str] = field(default_factory=dict)
+    inline: str = ""
 
     def spec(self, type_: str, fields: Mapping[str, Any], *, suffix: str = "") -> str:
         """Return the name of the metric of the recipe that measures so; one that is there already is shared."""
@@ -89,13 +92,33 @@ class Measured:
         if not isinstance(found.value, Mapping):
             self.reader.wrong_type(found, "the name of a data config")
             return None
+        if not self.inline:
+            self.inline = self._put(found)
+        return self.inline
+
+    def _put(self, found: Found) -> str:
+        """Read the data set that is written inside the metric, and return its name."""
         own = found.value.get("name")
-        name = own if isinstance(own, str) and own else f"{self.name}_data"
-        if name not in self.sets.seen:
-            self.sets.put(self.context, name, found)
-            if "name" in found.value:
-                self.context.ledger.mapped((*found.path, "name"), f"data.{name}")
+        name = self.sets.free(own if isinstance(own, str) and own else f"{self.name}_data")
+        self.sets.put(self.context, name, found)
+        if "name" in found.value:
+            self.context.ledger.mapped((*found.path, "name"), f"data.{name}")
         return name
+
+    def require_data(self) -> None:
+        """Say so where the metric names a data set that is not there."""
+        found = self.reader.given("data_config")
+        known = self.sets.seen
+        if found is None or not isinstance(found.value, str) or found.value in known:
+            return
+        what = f"there is no data config `{found.value}`"
+        self.context.ledger.problem(found.path, what, nearest(found.value, sorted(known)))
+
+    def drop_all(self, reasons: Mapping[str, Reason]) -> None:
+        """Note why values have no effect; a data set inside the metric that was read is not among them."""
+        self.reader.drop_all({
+            name: why for name, why in reasons.items() if name != "data_config" or not self.inline
+        })  # fmt: skip
 
     def text(self, name: str | None) -> DataConfig | None:
         """Return the data set of a name, if its rows are text."""
@@ -105,9 +128,12 @@ class Measured:
         return config
 
     def say(self, name: str, kind: Kind, text: str) -> None:
-        """Note what became of a plain value of the metric, if it is there and nothing is noted of it."""
+        """Note what became of a value of the metric, if it is there and nothing is noted of it.
+
+        Of a mapping that is read its parts are noted, unless it has another effect than it says.
+        """
         found = self.reader.find(name)
-        if found is not None and not isinstance(found.value, Mapping):
+        if found is not None and (not isinstance(found.value, Mapping) or kind != "mapped"):
             self.reader.drop(name, kind, text)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from picual.errors import did_you_mean, nearest
 from picual.recipe.olive.context import Context
 from picual.recipe.olive.data import DataSets
 from picual.recipe.olive.engine import Engine
@@ -12,9 +13,9 @@ from picual.recipe.olive.harness import read_harness
 from picual.recipe.olive.measured import UNUSED, Measured, metric_reader, read_size
 from picual.recipe.olive.notes import Path_, Reason
 from picual.recipe.olive.reader import Found, Reader, object_reader, word
-from picual.recipe.olive.scores import read_scores
-from picual.recipe.olive.sub_types import sub_types
-from picual.recipe.olive.timings import read_timing
+from picual.recipe.olive.scores import HUGGING_FACE, SCORES, read_scores
+from picual.recipe.olive.sub_types import SubType, sub_types
+from picual.recipe.olive.timings import NUMBERS, read_timing
 from picual.recipe.olive.user_code import read_code
 from picual.recipe.schema import MetricSpec
 
@@ -25,6 +26,7 @@ _KINDS: dict[str, Callable[[Measured], None]] = {
     "accuracy": read_scores,
     "custom": read_code,
 }
+_SUB_TYPES: dict[str, tuple[str, ...]] = {"latency": NUMBERS, "throughput": NUMBERS, "accuracy": SCORES}
 _LEFT: dict[str, Reason] = {
     "backend": ("mapped", "Picual measures it by itself"),
     "higher_is_better": ("mapped", "a metric knows which way is better"),
@@ -65,7 +67,9 @@ def _chosen(context: Context, given: Found | None, named: Mapping[str, Found]) -
     if isinstance(given.value, str) and given.value in named:
         context.ledger.mapped(given.path, "its metrics become `metrics`")
         return named[given.value]
-    context.ledger.note(given.path, "ignored", f"there is no evaluator `{given.value}`")
+    context.ledger.problem(
+        given.path, f"there is no evaluator `{given.value}`", nearest(str(given.value), list(named))
+    )
     return None
 
 
@@ -119,10 +123,13 @@ def _metric(
     kind = "" if given is None else word(given.value)
     wanted = sub_types(context, reader)
     metric = Measured(context, sets, reader, found, _name(reader, kind), kind, wanted, others)
+    metric.require_data()
     if kind in _KINDS:
         _KINDS[kind](metric)
     else:
         why = f"`{kind}` is not supported in this version" if kind else "a metric without `type`"
+        if given is not None and (hint := did_you_mean(kind, list(_KINDS))):
+            ledger.problem(given.path, f"there is no type of metric `{given.value}`", hint)
         metric.missing = dict.fromkeys(range(len(wanted)), why)
     if not metric.numbers:
         ledger.note(
@@ -135,7 +142,20 @@ def _metric(
             goals.add(sub_type, metric.numbers[place])
         else:
             goals.lose(sub_type, metric.missing[place])
+            _misspelt(metric, sub_type)
     return metric.specs
+
+
+def _misspelt(metric: Measured, sub_type: SubType) -> None:
+    """Take a name that is like one of Olive's, and none of them, for a slip."""
+    known = _SUB_TYPES.get(metric.kind, ())
+    backend = metric.reader.find("backend")
+    is_open = backend is not None and word(backend.value) == HUGGING_FACE  # a library with names of its own
+    if sub_type.name in known or is_open:
+        return
+    if hint := did_you_mean(sub_type.name, known):
+        what = f"there is no `{sub_type.title}` among the sub types of `{metric.kind}`"
+        metric.context.ledger.problem(sub_type.path, what, hint)
 
 
 def _name(reader: Reader, kind: str) -> str:
@@ -167,7 +187,7 @@ def _say(metric: Measured) -> None:
             path = sub_type.reader.layers[0].path
             if path != metric.found.path:
                 ledger.note(path, "later", metric.missing[place])
-    metric.reader.drop_all({**UNUSED, **_LEFT})
+    metric.drop_all({**UNUSED, **_LEFT})
     _nothing_to_set(metric.reader)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from picual.recipe.olive.notes import Ledger
-from picual.recipe.olive.reader import Found, Reader, object_reader, whole_number, word
+from picual.recipe.olive.reader import Found, Reader, number_of, object_reader, whole_number, word
 
 MOST_BITS = 8  # beside which no layer stays in float
 # Share of the weights of the layers that a rule gives more bits: half of the layers, of which `down_proj` is about
@@ -70,7 +70,8 @@ def read_mixed(ledger: Ledger, found: Found, *, block: int, symmetric: bool) -> 
 
 def _ratio(reader: Reader) -> float | None:
     found = reader.find("ratio")
-    return found.value if found is not None and isinstance(found.value, float) and 0 < found.value < 1 else None
+    share = None if found is None else number_of(found.value)
+    return share if share is not None and 0 < share < 1 else None
 
 
 def _whole(reader: Reader, name: str, default: int, *, most: int) -> int:

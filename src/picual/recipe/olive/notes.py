@@ -45,6 +45,11 @@ class Ledger:
             self.problems.append(problem)
         self.note(path, "ignored", what)
 
+    def left_out(self, path: Path_, text: str) -> None:
+        """Say that the value at ``path`` is not used, in place of what was said of the parts inside."""
+        self._notes = {one: note for one, note in self._notes.items() if one[: len(path)] != path}
+        self.note(path, "ignored", text)
+
     def opened(self, path: Path_, rest: Reason | None = None) -> None:
         """Say that the mapping or list at ``path`` is read part by part.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from picual.errors import did_you_mean
 from picual.recipe.olive.context import WORKSPACE, Context
 from picual.recipe.olive.notes import Reason
 from picual.recipe.olive.reader import Found, Reader, object_reader, word
@@ -14,6 +15,9 @@ from picual.recipe.olive.systems import Systems
 KEY = "packaging_config"
 DEFAULT_NAME = "OutputModels"  # Olive's
 _MODELS = "azuremlmodels"
+_KINDS = {
+    name.lower(): name for name in ("AzureMLModels", "AzureMLData", "AzureMLDeployment", "Zipfile", "Dockerfile")
+}
 _PACKAGES: Reason = ("later", "packages are not made in this version: the model's folder is complete as it is")
 _WHOLE: Reason = ("ignored", "the model's folder is complete as it is; `report.json` is beside it")
 _UNUSED: dict[str, Reason] = {
@@ -60,7 +64,11 @@ def _is_of_models(context: Context, entry: Found) -> bool:
     if not isinstance(entry.value, Mapping):
         return False
     kind = object_reader(context.ledger, entry).find_type()
-    return kind is not None and word(kind.value) == _MODELS
+    if kind is None or word(kind.value) in _KINDS:
+        return kind is not None and word(kind.value) == _MODELS
+    if hint := did_you_mean(str(kind.value), list(_KINDS.values())):
+        context.ledger.problem(kind.path, f"there is no type of package `{kind.value}`", hint)
+    return False
 
 
 def _registered(context: Context, entry: Found, systems: Systems) -> dict[str, Any] | None:

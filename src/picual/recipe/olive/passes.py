@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from picual.recipe.olive.context import Context
 from picual.recipe.olive.data import DataSets
 from picual.recipe.olive.engine import Engine
 from picual.recipe.olive.extraction import EXTRACTING, WHY_NOT, is_done_already
-from picual.recipe.olive.flows import slots_of
+from picual.recipe.olive.flows import Slot, slots_of
 from picual.recipe.olive.notes import Path_, Reason
 from picual.recipe.olive.reader import Found, Reader, object_reader, word
 from picual.recipe.olive.step import SEARCHED, Step
@@ -77,10 +77,12 @@ def read_passes(
         raise context.ledger.wrong_shape(found.path, "a mapping of names to passes")
     context.ledger.opened(found.path)
     reading = Reading(context, sets, systems, engine.strategy)
-    passes = {
-        name: among for name, entry in _entries(found) if (among := _among(context, name, entry, engine.strategy))
-    }
-    slots = slots_of(context.ledger, list(passes), engine.flows, is_search=engine.strategy.on)
+    read = {name: _among(context, name, entry, engine.strategy) for name, entry in _entries(found)}
+    passes = {name: among for name, among in read.items() if among}
+    slots = _without(
+        slots_of(context.ledger, list(read), engine.flows, is_search=engine.strategy.on),
+        {name for name, among in read.items() if not among},
+    )
     in_flows = {name for slot in slots for name in slot}
     for name, among in passes.items():
         for entry in among if name not in in_flows else ():
@@ -92,6 +94,12 @@ def read_passes(
         takes_integers = any(quantizes(step) for step in steps)
         steps.append(_of_link(reading, replace(link, takes_integers=takes_integers), passes))
     return tuple(steps)
+
+
+def _without(slots: Sequence[Slot], wrong: Set[str]) -> list[Slot]:
+    """Return the places of an order without the passes that could not be read."""
+    left = [tuple(name for name in slot if name not in wrong) for slot in slots]
+    return [slot for slot in left if set(slot) - {None}]
 
 
 def _of_link(reading: Reading, link: Link, passes: Mapping[str, list[Found]]) -> StepSpec:
@@ -139,7 +147,7 @@ def _among(context: Context, name: str, found: Found, strategy: Strategy) -> lis
     ledger = context.ledger
     if not isinstance(found.value, list):
         if isinstance(found.value, Mapping):
-            return [found]
+            return [found] if _has_type(context, name, found) else []
         what = f"pass `{name}` must be a mapping with `type`"
         ledger.problem(found.path, what, f'"{name}": {{"type": "LoRA"}}')
         return []
@@ -155,6 +163,15 @@ def _among(context: Context, name: str, found: Found, strategy: Strategy) -> lis
             )
         entries = entries[:1]
     return [one for entry in entries for one in _among(context, name, entry, strategy)]
+
+
+def _has_type(context: Context, name: str, found: Found) -> bool:
+    given = object_reader(context.ledger, found).find_type()
+    if given is not None and word(given.value):
+        return True
+    path = found.path if given is None else given.path
+    context.ledger.problem(path, f"pass `{name}` has no `type`", f'"{name}": {{"type": "LoRA"}}')
+    return False
 
 
 def _step(reading: Reading, name: str, found: Found, link: Link, inside: str = "") -> StepSpec:
@@ -226,7 +243,7 @@ def _unavailable(context: Context, step: Step, given: Found | None, found: Found
     places["type"] = context.ledger.place((*found.path, "type"))
     return StepSpec(
         name=step.name,
-        type=_KNOWN.get(word(title), title) or "?",
+        type=_KNOWN.get(word(title), title),
         fields=fields,
         host=host,
         place=context.ledger.place(found.path),
@@ -235,8 +252,6 @@ def _unavailable(context: Context, step: Step, given: Found | None, found: Found
 
 
 def _why(title: str, kind: str) -> str:
-    if not kind:
-        return "a pass without `type` cannot run"
     if kind in pass_names.BUILD:
         return (
             f"`{title}` with `metadata_only` is not available in this version; its parameters are kept as they are"

@@ -12,7 +12,7 @@ from picual.recipe.olive.domains import each, values_of
 from picual.recipe.olive.group_sizes import block_of
 from picual.recipe.olive.mixed import Mixed, read_mixed
 from picual.recipe.olive.notes import Reason
-from picual.recipe.olive.reader import Found, Reader, object_reader, whole_number, word
+from picual.recipe.olive.reader import Found, Reader, flag_of, object_reader, whole_number, word
 from picual.recipe.olive.single_weights import NO_FLOATS, TABLE, Singles, is_table
 from picual.recipe.olive.step import Step
 
@@ -212,14 +212,14 @@ def _asked(step: Step, reader: Reader, singles: Singles, bits: Any, block: Any, 
         if is_last and singles.head is None:
             path = (*reader.layers[0].path, "lm_head")
             ledger.note(path, "defaulted", f"left out: the head has 8 bits: {NO_FLOATS}; {TABLE}")
-    elif found.value is True:
+    elif (asked := flag_of(found.value)) is True:
         said = {"bits": bits if bits in (2, 4) else 8}  # a tuple: a list may stand there
         if isinstance(block, int):
             said["block"] = block_of(block)[0]
         singles.head = {**said, **(singles.head or {})}
         step.places["head"] = ledger.place(found.path)
         ledger.mapped(found.path, step.to("head"))
-    elif found.value is False:
+    elif asked is False:
         text = f"the head has 8 bits: {NO_FLOATS}" if is_last else "the pass that follows rounds the head"
         ledger.note(found.path, "replaced" if is_last else "mapped", text)
     elif isinstance(found.value, list) or word(found.value):
@@ -228,7 +228,7 @@ def _asked(step: Step, reader: Reader, singles: Singles, bits: Any, block: Any, 
         reader.wrong_type(found, "true or false")
     embeds = reader.given("embeds")
     if embeds is not None:
-        ledger.note(embeds.path, "mapped" if embeds.value is True and bits == 8 else "replaced", TABLE)
+        ledger.note(embeds.path, "mapped" if flag_of(embeds.value) is True and bits == 8 else "replaced", TABLE)
 
 
 def _excluded(step: Step, singles: Singles) -> None:
@@ -325,6 +325,6 @@ def _budget(step: Step, sort: Sort, mean: float) -> None:
 def _vision(step: Step) -> None:
     found = step.reader.given("quantize_vision")
     if found is not None:
-        is_asked = found.value is True
+        is_asked = flag_of(found.value) is True
         text = "only the decoder is quantized"
         step.context.ledger.note(found.path, "later" if is_asked else "mapped", text)

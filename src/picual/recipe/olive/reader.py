@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -12,6 +14,12 @@ from picual.recipe.placeholders import placeholder_in
 from picual.recipe.secrets import is_kept_quiet, without_secrets
 
 Fitted = TypeVar("Fitted")
+_WHOLE = re.compile(r"[+-]?\d{1,30}(\.0{1,30})?")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_FLAGS = {
+    **dict.fromkeys(("true", "t", "yes", "y", "on", "1"), True),
+    **dict.fromkeys(("false", "f", "no", "n", "off", "0"), False),
+}
 NESTED = ("config", "params", "type_args")  # what the nested mapping of an object is called
 
 
@@ -79,7 +87,7 @@ class Reader:
 
     def flag(self, *names: str, to: str) -> bool | None:
         """Take true or false."""
-        return self._fitting(names, to, _flag, "true or false")
+        return self._fitting(names, to, flag_of, "true or false")
 
     def texts(self, *names: str, to: str) -> list[str] | None:
         """Take a list of texts; one text does for a list of one."""
@@ -187,9 +195,42 @@ def whole_number(value: Any) -> int | None:
         return value
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    if isinstance(value, str) and value.strip().isdecimal():
-        return int(value)
+    if isinstance(value, str) and _WHOLE.fullmatch(value.strip()):
+        return int(value.strip().partition(".")[0])
     return None
+
+
+def number_of(value: Any) -> float | None:
+    """Return a finite number, also one that is written as text."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def flag_of(value: Any) -> bool | None:
+    """Return true or false, also where it is written in one of the ways that Olive takes."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int | float):
+        return bool(value) if value in (0, 1) else None
+    return _FLAGS.get(word(value))
+
+
+def unquoted(value: Any) -> Any:
+    """Return a text that is nothing but a number, true or false as what it says; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    if word(value) in {"true", "false"}:
+        return word(value) == "true"
+    whole = whole_number(value)
+    if whole is not None and "." not in value:
+        return whole
+    number = number_of(value) if _NUMBER.fullmatch(value.strip()) else None
+    return value if number is None else number
 
 
 def _lookup(layer: Found, name: str) -> Found | None:
@@ -205,12 +246,6 @@ def _text(value: Any) -> str | None:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         return None
     return str(value)
-
-
-def _flag(value: Any) -> bool | None:
-    if isinstance(value, bool):
-        return value
-    return {"true": True, "false": False}.get(word(value))
 
 
 def _texts(value: Any) -> list[str] | None:

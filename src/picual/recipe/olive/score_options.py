@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from picual.metrics.classification import MOST_CLASSES
 from picual.recipe.olive.notes import Reason
-from picual.recipe.olive.reader import Reader, whole_number, word
+from picual.recipe.olive.reader import Reader, flag_of, whole_number, word
 
 _ANSWERS: Reason = ("ignored", "an answer is one class: there is no score to cut or to mask")
 _CLASSES: Reason = ("mapped", "the classes are the answers that the data expects")
@@ -69,7 +69,7 @@ def read_options(own: Reader | None, *, is_hugging_face: bool) -> ScoreOptions:
     if kind == "multilabel":
         raise NoEqual("several labels a row are not supported in this version")
     normalize = None if params is None else params.find("normalize")
-    if normalize is not None and normalize.value is False:
+    if normalize is not None and flag_of(normalize.value) is False:
         raise NoEqual("it counts right answers; Picual gives their share")
     options = ScoreOptions(
         average=_average(params),

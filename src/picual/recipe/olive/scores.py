@@ -26,6 +26,7 @@ _RANKED = ("auroc", "auc", "roc_auc")
 # A name of torchmetrics or Hugging Face -> that of scikit-learn.
 _AVERAGED = {"f1_score": "f1_score", "f1": "f1_score", "precision": "precision_score", "recall": "recall_score"}
 _PLAIN = {"matthews_correlation": "matthews_corrcoef", "matthews_corrcoef": "matthews_corrcoef"}
+SCORES = tuple(name for name in (*_RIGHT, *_RANKED, *_AVERAGED, *_PLAIN, *_WITHOUT_EQUAL, "perplexity") if name)
 _LIKELIHOOD = {"by": "likelihood"}
 
 
@@ -62,7 +63,7 @@ def _equal(metric: Measured, sub_type: SubType, *, is_hugging_face: bool) -> _Eq
     asked = sub_type.name
     if asked in _WITHOUT_EQUAL:
         raise NoEqual(_WITHOUT_EQUAL[asked])
-    if asked not in {*_RIGHT, *_RANKED, *_AVERAGED, *_PLAIN, "perplexity"}:
+    if asked and asked not in SCORES:
         raise NoEqual(f"`{asked}` has no equal in this version")
     name, config = _text(metric)
     own = sub_type.config()

@@ -10,7 +10,7 @@ from typing import Any
 from picual.recipe.olive.group_sizes import block_of
 from picual.recipe.olive.mixed import MOST_BITS
 from picual.recipe.olive.notes import Ledger, Path_
-from picual.recipe.olive.reader import Found, Reader, whole_number
+from picual.recipe.olive.reader import Found, Reader, flag_of, whole_number
 
 _HEADS = ("lm_head", "embed_out")
 _TABLES = ("embed_tokens", "wte", "embed_in", "word_embeddings", "tok_embeddings")
@@ -75,8 +75,8 @@ class Singles:
         if size is not None:
             fields["block"], told = block_of(size)
             changed += [told] if told else []
-        symmetric = given.get("symmetric", given.get("sym"))
-        if isinstance(symmetric, bool):
+        symmetric = flag_of(given.get("symmetric", given.get("sym")))
+        if symmetric is not None:
             fields["symmetric"] = symmetric
         return fields, changed
 

@@ -10,7 +10,7 @@ from picual.recipe.olive.context import Context
 from picual.recipe.olive.data import DataSets
 from picual.recipe.olive.domains import domain_of, listed
 from picual.recipe.olive.notes import Path_
-from picual.recipe.olive.reader import Found, Reader
+from picual.recipe.olive.reader import Found, Reader, unquoted
 from picual.recipe.schema import Place
 
 DEFAULT = ("DEFAULT_VALUE", "DEFAULT")
@@ -73,6 +73,7 @@ class Step:
         elif isinstance(value, list) and (not is_list or any(isinstance(one, list) for one in value)):
             value = self._listed(found, ours, is_list=is_list)
         else:
+            value = value if is_list else unquoted(value)
             self.context.ledger.mapped(found.path, self.to(ours))
         if value is not None:
             self.places[ours] = self.context.ledger.place(found.path)
@@ -124,21 +125,15 @@ class Step:
             self._refuse(found, f"`{name}` is a list, which asks for a search")
             return None
         self.context.ledger.mapped(found.path, f"becomes `{self.to(ours)}`, a choice of the search")
-        return domain_of(found.value)
+        return domain_of(found.value if is_list else map(unquoted, found.value))
 
     def _refuse(self, found: Found, what: str) -> None:
         self.context.ledger.problem(found.path, f"{what}, and {self.unsearched}", "give it one value")
 
     def _inline(self, found: Found) -> str:
         own = found.value.get("name")
-        name = own if isinstance(own, str) and own else self._free(f"{self.name}_{found.path[-1]}")
+        name = own if isinstance(own, str) and own else self.sets.free(f"{self.name}_{found.path[-1]}")
         if "name" in found.value:
             self.context.ledger.mapped((*found.path, "name"), f"data.{name}")
         self.sets.put(self.context, name, found)
         return name
-
-    def _free(self, name: str) -> str:
-        number, free = 2, name
-        while free in self.sets.seen:
-            free, number = f"{name}_{number}", number + 1
-        return free

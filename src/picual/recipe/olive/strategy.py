@@ -8,7 +8,7 @@ from typing import Any
 
 from picual.errors import nearest
 from picual.recipe.olive.notes import Ledger, Path_, Reason
-from picual.recipe.olive.reader import Found, Reader, word
+from picual.recipe.olive.reader import Found, Reader, unquoted, word
 
 NESTED = ("sampler_config", "search_algorithm_config")
 SAMPLERS = {
@@ -52,10 +52,10 @@ def read_strategy(reader: Reader) -> Strategy:
     found, ledger = reader.find("search_strategy"), reader.ledger
     if found is None:
         return Strategy()
-    if found.value is True:
+    if (asked := unquoted(found.value)) is True:
         ledger.mapped(found.path, "every combination is tried (`joint`, `sequential`), as Olive's manual says")
         return Strategy(on=True, found=found, is_exhaustive=True, settings={"sampler": "grid"})
-    if found.value is False or found.value is None or found.value == {}:
+    if asked is False or found.value is None or found.value == {}:
         ledger.mapped(found.path, "no search: every step runs once, with its own values")
         return Strategy()
     if not isinstance(found.value, Mapping):

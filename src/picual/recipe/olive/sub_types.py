@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from picual.recipe.olive.context import Context
 from picual.recipe.olive.notes import Path_
-from picual.recipe.olive.reader import Found, Reader, object_reader, whole_number
+from picual.recipe.olive.reader import Found, Reader, flag_of, object_reader, whole_number
 
 GOAL_KEYS = ("priority", "priority_rank", "is_first_priority", "goal", "higher_is_better", "metric_config")
 
@@ -51,7 +51,7 @@ class SubType:
                 self.reader.wrong_type(found, "a whole number")
             return number if number is not None and number > 0 else None
         first = self.reader.given("is_first_priority")
-        if first is not None and first.value is True:
+        if first is not None and flag_of(first.value) is True:
             return 1
         return LAST if self.is_alone else None
 

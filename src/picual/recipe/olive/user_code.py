@@ -38,7 +38,7 @@ def read_code(metric: Measured) -> None:
     name = metric.spec("code", _fields(metric, function, script, ways))
     metric.context.ledger.mapped(script.path, f"becomes `metrics.{name}.code`, run only with `--trust`")
     _say_function(metric, function, name)
-    reader.drop_all(_UNUSED)
+    metric.drop_all(_UNUSED)
     for place, sub_type in enumerate(metric.wanted):
         # The first is the metric's main number, which is known also when the function returns just one.
         to = f"{name}.{sub_type.title}" if place else name

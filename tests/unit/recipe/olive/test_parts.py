@@ -14,7 +14,7 @@ def data(olive, load=None, pre=None, **more):
     config = {"name": "rows", "type": "HuggingfaceContainer", "load_dataset_config": load or NO_FILE, **more}
     if pre is not None:
         config["pre_process_data_config"] = pre
-    recipe = olive({"data_configs": [config]})
+    recipe = olive({"data_configs": [config], "passes": {"tune": {"type": "LoRA", "train_data_config": "rows"}}})
     return recipe.data["rows"], recipe
 
 

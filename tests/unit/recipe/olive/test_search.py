@@ -107,7 +107,9 @@ def test_a_search_without_an_evaluator_is_refused(olive, evaluator):
     recipe = olive(config(evaluator=evaluator))
 
     assert "a search needs an `evaluator` that says what is best" in problems(recipe)
-    assert next(one.hint for one in recipe.problems if "evaluator" in one.what).startswith('`"evaluators"')
+    assert next(one.hint for one in recipe.problems if "needs an `evaluator`" in one.what).startswith(
+        '`"evaluators"'
+    )
 
 
 def test_a_search_with_nothing_to_choose_is_none(olive):
