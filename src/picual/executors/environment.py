@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from picual import _lazy
-from picual.errors import BadValue, EnvironmentFault, PicualError
+from picual.errors import BadValue, PicualError
 from picual.executors.base import Executor
 from picual.executors.host import Host, Surroundings
 from picual.executors.interpreter import Interpreter, ask, normal, own_code, python_in
@@ -50,8 +50,6 @@ class Environment(Host):
     def obstacles(self, state: Path) -> Sequence[PicualError]:
         """Return what is wrong with the environment, if it is there already."""
         try:
-            if self.requirements is not None and not Path(self.requirements).is_file():
-                raise EnvironmentFault("there is no such file of requirements", where=self.requirements)
             found = self._found(state)
             if found is not None:
                 found.require()
@@ -84,7 +82,10 @@ class Environment(Host):
 
     def pip(self, state: Path) -> str:
         """Return the command that installs packages there."""
-        found = self._found(state)
+        try:
+            found = self._found(state)
+        except PicualError:  # told by ``obstacles``
+            found = None
         return "pip install" if found is None else f"{found.python} -m pip install"
 
     def executor(self, around: Surroundings) -> Executor:

@@ -36,8 +36,12 @@ class Managed:
     inherit: bool
 
     def folder(self, state: Path) -> Path:
-        """Return where it lies, made or not."""
-        parts = [self.requirements.read_bytes(), str(self.python or sys.executable).encode(), sys.version.encode()]
+        """Return where it lies, made or not.
+
+        Raises:
+            EnvironmentFault: The file of requirements is not there.
+        """
+        parts = [self._content(), str(self.python or sys.executable).encode(), sys.version.encode()]
         if self.inherit:
             parts.append(b"inherit")
         return state / "environments" / hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
@@ -73,9 +77,20 @@ class Managed:
 
     def pins(self) -> dict[str, str]:
         """Return the versions that the file pins, by normal name."""
-        lines = self.requirements.read_text(encoding="utf-8").splitlines()
+        lines = self._content().decode("utf-8", errors="replace").splitlines()
         found = [match for line in lines if (match := _PIN.match(line))]
         return {normal(match[1]): match[2] for match in found}
+
+    def _content(self) -> bytes:
+        hint = "name another file under `requirements`, or add `--host local` to run without it"
+        if not self.requirements.is_file():
+            what = "there is no such file of requirements"
+            raise EnvironmentFault(what, where=str(self.requirements), hint=hint)
+        try:
+            return self.requirements.read_bytes()
+        except OSError as error:
+            what = f"the file of requirements cannot be read: {error.strerror}"
+            raise EnvironmentFault(what, where=str(self.requirements), hint=hint) from error
 
     def _make(self, folder: Path) -> None:
         _call([str(self.python or sys.executable), "-m", "venv", str(folder)], self.requirements)
