@@ -57,8 +57,10 @@ def test_a_detached_run_is_asked_after_and_stopped(recipe: Path) -> None:
     said = picual(
         "run", str(recipe), "--detach", "--set", "passes.lora.training.max_steps=100000"
     )  # to be stopped
+    at_once = picual("runs", "status", str(output))
     wait_until_trains(output)
 
+    assert "running: " in at_once
     assert str(output) in said
     assert "running: step 1 of 1 `lora`" in picual("runs", "status", str(output))
     assert "step" in json.loads(picual("runs", "status", str(output), "--json"))
@@ -89,3 +91,30 @@ def test_a_mistake_is_told_before_the_terminal_is_let_go(recipe: Path) -> None:
 
     assert "unknown parameter `rnk`" in said
     assert not (recipe.parent / "out").exists()
+
+
+def test_what_stops_a_run_before_its_first_step_is_known_of_it(recipe: Path) -> None:
+    (recipe.parent / "lock.txt").write_text("./no-such-package\n")
+    hosts = {"made": {"type": "environment", "requirements": "lock.txt", "inherit": True}}
+    recipe.write_text(json.dumps(json.loads(recipe.read_text()) | {"host": "made", "hosts": hosts}))
+    output = recipe.parent / "out"
+
+    picual("run", str(recipe), "--detach")
+    ended = wait_until_ended(output)
+
+    assert (ended.state, ended.verdict) == ("ended", "EnvironmentFault")
+    assert "the environment could not be made" in picual("runs", "logs", str(output))
+
+
+def test_a_detached_driver_that_ends_before_it_is_known_says_why(tmp_path: Path) -> None:
+    """The recipe comes through a pipe that only the first process has."""
+    model = str(tiny_model(tmp_path / "model").path)
+    places = {"output": str(tmp_path / "out"), "store": str(tmp_path / "store")}
+    written = json.dumps({"version": 1, "model": model, "passes": {"rtn": {}}, **places})
+
+    command = [*PICUAL, "run", "/dev/stdin", "--detach"]
+    ended = subprocess.run(command, input=written, capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 2, ended.stderr
+    assert "error: /dev/stdin is empty" in ended.stderr
+    assert ended.stdout == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ import click
 
 from picual import api
 from picual.cli import options, progress, render
+
+KNOWN_SECONDS = 120.0  # that a detached driver may take to check and plan once more
+POLL_SECONDS = 0.05
 
 
 @click.command()
@@ -32,14 +36,27 @@ def run(fresh: bool, detach: bool, **given: Any) -> None:
 
 
 def _detached(output: Path) -> None:
-    """Start the same command again, without ``--detach``, in a session of its own."""
+    """Start the same command again, without ``--detach``, in a session of its own, and wait until it is known."""
     log = api.driver_log(output)
     log.parent.mkdir(parents=True, exist_ok=True)
     words = [word for word in sys.argv[1:] if word != "--detach"]
+    before = api.recorded(output)
     with log.open("ab") as said:
-        subprocess.Popen(
+        began = said.tell()
+        driver = subprocess.Popen(
             [sys.executable, "-m", "picual.cli.main", *words],
             stdin=subprocess.DEVNULL, stdout=said, stderr=said, start_new_session=True,
         )  # fmt: skip
+    if not _is_known(driver, output, before) and driver.poll():
+        click.echo(log.read_bytes()[began:].decode(errors="replace").rstrip(), err=True)
+        click.get_current_context().exit(driver.returncode)
     click.echo(f"running without this terminal; `picual runs status {output}` says how it stands", err=True)
     click.echo(str(output))
+
+
+def _is_known(driver: subprocess.Popen[bytes], output: Path, before: int) -> bool:
+    """Wait until the run is recorded, its driver has ended, or it takes too long; say whether it is recorded."""
+    until = time.monotonic() + KNOWN_SECONDS
+    while time.monotonic() < until and api.recorded(output) <= before and driver.poll() is None:
+        time.sleep(POLL_SECONDS)
+    return api.recorded(output) > before
