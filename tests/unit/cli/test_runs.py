@@ -93,6 +93,19 @@ def test_a_mistake_is_told_before_the_terminal_is_let_go(recipe: Path) -> None:
     assert not (recipe.parent / "out").exists()
 
 
+def test_a_detached_run_is_told_as_json(recipe: Path) -> None:
+    command = [*PICUAL, "run", str(recipe), "--detach", "--json"]
+    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    output = recipe.parent / "out"
+
+    told = json.loads(said)
+
+    assert told["output"] == str(output)
+    assert told["pid"] == json.loads((output / "run" / "driver.json").read_text())["pid"]
+    picual("runs", "cancel", str(output))
+    wait_until_ended(output)
+
+
 def test_what_stops_a_run_before_its_first_step_is_known_of_it(recipe: Path) -> None:
     (recipe.parent / "lock.txt").write_text("./no-such-package\n")
     hosts = {"made": {"type": "environment", "requirements": "lock.txt", "inherit": True}}

@@ -26,7 +26,8 @@ def run(fresh: bool, detach: bool, **given: Any) -> None:
     recipe = api.load(options.recipe_of(given), **options.changes_of(given))
     render.show_notes(recipe.notes)
     if detach:
-        _detached(api.ready(recipe, output=given["output"], store=given["store"], offline=given["offline"]))
+        folder = api.ready(recipe, output=given["output"], store=given["store"], offline=given["offline"])
+        _detached(folder, as_json=given["as_json"])
         return
     outcome = api.run(
         recipe, output=given["output"], store=given["store"], offline=given["offline"], fresh=fresh,
@@ -35,11 +36,11 @@ def run(fresh: bool, detach: bool, **given: Any) -> None:
     render.show_outcome(outcome.report, worked=outcome.result.worked, as_json=given["as_json"])
 
 
-def _detached(output: Path) -> None:
+def _detached(output: Path, *, as_json: bool) -> None:
     """Start the same command again, without ``--detach``, in a session of its own, and wait until it is known."""
     log = api.driver_log(output)
     log.parent.mkdir(parents=True, exist_ok=True)
-    words = [word for word in sys.argv[1:] if word != "--detach"]
+    words = [word for word in sys.argv[1:] if word not in {"--detach", "--json"}]  # what it prints is a log
     before = api.recorded(output)
     with log.open("ab") as said:
         began = said.tell()
@@ -51,7 +52,10 @@ def _detached(output: Path) -> None:
         click.echo(log.read_bytes()[began:].decode(errors="replace").rstrip(), err=True)
         click.get_current_context().exit(driver.returncode)
     click.echo(f"running without this terminal; `picual runs status {output}` says how it stands", err=True)
-    click.echo(str(output))
+    if as_json:
+        render.show_json({"output": str(output), "pid": driver.pid})
+    else:
+        click.echo(str(output))
 
 
 def _is_known(driver: subprocess.Popen[bytes], output: Path, before: int) -> bool:
