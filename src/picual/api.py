@@ -123,7 +123,7 @@ def run(
     a_plan = planning.make_plan(loaded, the_store, offline=offline)
     _stop_at(planning.obstacles(a_plan, the_store, folder))
     engine = Engine(the_store, executor, listeners, offline, fresh)
-    with driver.driving(folder):
+    with driver.driving(folder, the_store.root):
         with _beginning(folder):
             for site in a_plan.sites.values():
                 site.host.prepare(Surroundings(state=site.state, offline=offline, emit=_told(listeners)))

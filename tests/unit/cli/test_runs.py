@@ -40,6 +40,15 @@ def picual(*words: str, code: int = 0) -> str:
     return ended.stdout + ended.stderr
 
 
+def killed(recipe: Path, **variables: str) -> None:
+    """Start a run and kill its driver while it trains."""
+    told = {"stderr": subprocess.DEVNULL, "cwd": recipe.parent, "env": {**os.environ, **variables}}
+    driver = subprocess.Popen([*PICUAL, "run", str(recipe)], **told)
+    wait_until_trains(recipe.parent / "out")
+    os.kill(driver.pid, signal.SIGKILL)
+    driver.wait()
+
+
 def wait_until_trains(output: Path) -> None:
     while "lora" not in api.standing(output).progress if (output / "run" / "events.jsonl").exists() else True:
         time.sleep(0.05)
@@ -73,10 +82,7 @@ def test_a_detached_run_is_asked_after_and_stopped(recipe: Path) -> None:
 
 def test_a_run_whose_driver_was_killed_is_gone_on_with(recipe: Path) -> None:
     output = recipe.parent / "out"
-    driver = subprocess.Popen([*PICUAL, "run", str(recipe)], stderr=subprocess.DEVNULL, cwd=recipe.parent)
-    wait_until_trains(output)
-    os.kill(driver.pid, signal.SIGKILL)
-    driver.wait()
+    killed(recipe)
 
     assert "its driver is gone" in picual("runs", "status", str(output))
     picual("runs", "fetch", str(output))
@@ -84,6 +90,19 @@ def test_a_run_whose_driver_was_killed_is_gone_on_with(recipe: Path) -> None:
     assert api.standing(output).verdict == "verified"
     with pytest.raises(BadValue, match="there is no run"):
         api.standing(recipe.parent)
+
+
+def test_it_is_gone_on_with_in_the_store_it_began_in(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = json.loads(recipe.read_text())
+    del written["store"]
+    recipe.write_text(json.dumps(written))
+    killed(recipe, PICUAL_STORE=str(recipe.parent / "first"))
+    monkeypatch.setenv("PICUAL_STORE", str(recipe.parent / "second"))
+
+    picual("runs", "fetch", str(recipe.parent / "out"))
+
+    assert [run["verdict"] for run in api.runs(recipe.parent / "first")] == ["verified"]
+    assert not (recipe.parent / "second").exists()
 
 
 def test_a_mistake_is_told_before_the_terminal_is_let_go(recipe: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 from pathlib import Path
 
@@ -93,4 +94,7 @@ def fetch(output: Path, as_json: bool) -> None:
         raise BadValue(f"there is nothing to fetch: the run in `{output}` is {found.state}", hint=hint)
     command = [word for word in found.command if word not in {"--detach", "--json"}]
     command += ["--json"] if as_json else []
-    click.get_current_context().exit(subprocess.run(command, cwd=found.folder, check=False).returncode)
+    # Where the command names no store, it was the one of its environment then, which may be another now.
+    environment = os.environ | ({"PICUAL_STORE": found.store} if found.store else {})
+    ended = subprocess.run(command, cwd=found.folder, env=environment, check=False)
+    click.get_current_context().exit(ended.returncode)
