@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -90,6 +91,46 @@ def test_a_run_whose_driver_was_killed_is_gone_on_with(recipe: Path) -> None:
     assert api.standing(output).verdict == "verified"
     with pytest.raises(BadValue, match="there is no run"):
         api.standing(recipe.parent)
+
+
+def test_a_driver_that_left_no_command_is_not_said_to_be_fetched(tmp_path: Path) -> None:
+    output = tmp_path / "my out"
+    events = output / "run" / "events.jsonl"
+    events.parent.mkdir(parents=True)
+    start = {"event": "run", "status": "start", "steps": ["rtn"]}
+    events.write_text(json.dumps(start) + "\n")
+
+    status = picual("runs", "status", str(output))
+    fetch = picual("runs", "fetch", str(output), code=2)
+
+    for said in (status, fetch):
+        assert "the same `picual run` command again goes on with it" in said
+        assert "picual runs fetch" not in said
+    assert "left no word of its command" in fetch
+
+    events.write_text("".join(json.dumps(start | {"status": one}) + "\n" for one in ("start", "verified")))
+    fetch = picual("runs", "fetch", str(output), code=2)
+    assert "has ended (verified)" in fetch
+    assert f"hint: picual runs status '{output}'\n" in fetch
+
+
+def test_the_line_that_goes_on_with_a_run_stands_alone_and_can_be_pasted(tmp_path: Path) -> None:
+    output = tmp_path / "my out"
+    (output / "run").mkdir(parents=True)
+    (output / "run" / "events.jsonl").write_text('{"event": "run", "status": "start", "steps": []}\n')
+    driver = {
+        "pid": 1,
+        "began": 0.0,
+        "command": [sys.executable, "-c", "print('gone on')"],
+        "folder": str(tmp_path),
+    }
+    (output / "run" / "driver.json").write_text(json.dumps(driver))
+
+    line = next(one for one in picual("runs", "status", str(output)).splitlines() if "runs fetch" in one)
+
+    command = line.replace("picual", shlex.join(PICUAL), 1)
+    pasted = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert pasted.stdout == "gone on\n", pasted.stderr
 
 
 def test_it_is_gone_on_with_in_the_store_it_began_in(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
