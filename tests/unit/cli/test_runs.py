@@ -155,11 +155,13 @@ def test_a_mistake_is_told_before_the_terminal_is_let_go(recipe: Path) -> None:
 
 def test_a_detached_run_is_told_as_json(recipe: Path) -> None:
     command = [*PICUAL, "run", str(recipe), "--detach", "--json"]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    output = recipe.parent / "out"
+    command += ["-o", str(recipe.parent / "my out")]
+    said = subprocess.run(command, capture_output=True, text=True, check=True)
+    output = recipe.parent / "my out"
 
-    told = json.loads(said)
+    told = json.loads(said.stdout)
 
+    assert f"\n  picual runs status '{output}'\n" in said.stderr
     assert told["output"] == str(output)
     assert told["pid"] == json.loads((output / "run" / "driver.json").read_text())["pid"]
     picual("runs", "cancel", str(output))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 import time
@@ -51,7 +52,8 @@ def _detached(output: Path, *, as_json: bool) -> None:
     if not _is_known(driver, output, before) and driver.poll():
         click.echo(log.read_bytes()[began:].decode(errors="replace").rstrip(), err=True)
         click.get_current_context().exit(driver.returncode)
-    click.echo(f"running without this terminal; `picual runs status {output}` says how it stands", err=True)
+    status = shlex.join(["picual", "runs", "status", str(output)])
+    click.echo(f"running without this terminal; how it stands:\n  {status}", err=True)
     if as_json:
         render.show_json({"output": str(output), "pid": driver.pid})
     else:
