@@ -9,6 +9,7 @@ import pytest
 
 from picual import api
 from picual.errors import EnvironmentFault
+from picual.executors.environment import Environment
 from picual.plan import make_plan
 from picual.store.local import Store
 from picual.testing.tiny import tiny_model
@@ -36,3 +37,33 @@ def test_a_file_of_requirements_that_is_not_there_is_named(tmp_path: Path) -> No
         assert error.what == "there is no such file of requirements"
         assert error.where == str(tmp_path / "nope.txt")
         assert "--host local" in error.hint
+
+
+@pytest.mark.parametrize(("script", "said"), [
+    ("exit 3", "it said nothing and ended with code 3"),
+    ("echo hello; echo there", "it said `there`"),
+    ("echo '{}'", "it said `{}`"),
+    ("echo 'no such command' >&2; exit 127", "it said `no such command` and ended with code 127"),
+    ('[ "$1" = --version ] && echo Python 3.13.1+ && exit; kill -9 $$', "code -9; it calls itself Python 3.13.1+"),
+    ('[ "$1" = --version ] && echo Python 2.7.18 >&2 && exit; echo Unknown option: -I >&2; exit 2',
+     "Python 2.7.18 is too old for Picual's worker, which needs 3.11"),
+])  # fmt: skip
+def test_a_python_that_does_not_answer_is_told_in_its_own_words(tmp_path: Path, script: str, said: str) -> None:
+    python = tmp_path / "my python"
+    python.write_text(f"#!/bin/bash\n{script}\n")
+    python.chmod(0o755)
+
+    (found,) = Environment(path=str(python)).obstacles(tmp_path)
+
+    assert said in found.what
+    assert len(found.what) < 200
+    assert found.where == str(python)
+    assert found.exit_code == 3
+
+
+def test_a_file_that_is_no_program_is_no_python(tmp_path: Path) -> None:
+    (tmp_path / "python").write_text("")
+
+    (found,) = Environment(path=str(tmp_path / "python")).obstacles(tmp_path)
+
+    assert found.what == "the Python of this environment does not answer: Permission denied"
