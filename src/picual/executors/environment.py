@@ -48,11 +48,14 @@ class Environment(Host):
             )
 
     def obstacles(self, state: Path) -> Sequence[PicualError]:
-        """Return what is wrong with the environment, if it is there already."""
+        """Return what is wrong with the environment, or with what it is to be made from."""
         try:
             found = self._found(state)
+            managed = self._managed()
             if found is not None:
                 found.require()
+            elif managed is not None:
+                managed.require_maker()
         except PicualError as error:
             return [error]
         return []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 import site
 import subprocess
 import sys
@@ -16,8 +17,9 @@ import filelock
 from picual import _atomic
 from picual.errors import EnvironmentFault
 from picual.executors.host import Surroundings
-from picual.executors.interpreter import core_requirements, normal, python_in
+from picual.executors.interpreter import ask, core_requirements, normal, python_in
 
+SAID = 300  # characters of what pip says; it may list every version that there ever was
 _PIN = re.compile(r"^\s*([A-Za-z0-9._-]+)(?:\[[^\]]*\])?\s*==\s*([^\s;#]+)")
 
 
@@ -50,6 +52,15 @@ class Managed:
         """Return its interpreter, or None if it is not made yet."""
         folder = self.folder(state)
         return python_in(folder) if (folder / "ready").exists() else None
+
+    def require_maker(self) -> None:
+        """Raise unless the Python that is to make it can be asked and is new enough.
+
+        Raises:
+            EnvironmentFault: It is not.
+        """
+        if self.python is not None:
+            ask(self.python).require_new_enough()
 
     def make(self, around: Surroundings) -> Path:
         """Make it unless it is there, and return its interpreter.
@@ -116,10 +127,16 @@ def _call(command: list[str], requirements: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key not in {"PYTHONPATH", "PYTHONHOME"}}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode != 0:
-        lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
-        told = next((line for line in lines if line.startswith("ERROR")), lines[-1] if lines else "no message")
         raise EnvironmentFault(
-            f"the environment could not be made: {told.removeprefix('ERROR: ')}",
+            f"the environment could not be made: {_told(done.stderr or done.stdout)}",
             where=str(requirements),
-            hint=f"`pip install -r {requirements}` tells more",
+            hint=f"`{shlex.join(word for word in command if word != '--quiet')}` tells more",
         )
+
+
+def _told(said: str) -> str:
+    """Return what matters of what a command said: its last error, which sums up those before, cut short."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR")]
+    last = (errors or lines or ["no message"])[-1].removeprefix("ERROR: ")
+    return last if len(last) <= SAID else f"{last[:SAID]} ..."

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 from picual import api
 from picual.errors import EnvironmentFault
 from picual.executors.environment import Environment
+from picual.executors.host import Surroundings
 from picual.plan import make_plan
 from picual.store.local import Store
 from picual.testing.tiny import tiny_model
@@ -67,3 +70,41 @@ def test_a_file_that_is_no_program_is_no_python(tmp_path: Path) -> None:
     (found,) = Environment(path=str(tmp_path / "python")).obstacles(tmp_path)
 
     assert found.what == "the Python of this environment does not answer: Permission denied"
+
+
+def fake_python(file: Path, *, version: str, pip: str = "") -> Path:
+    """Write a program that answers as a Python of some version; a venv it makes is of the running one."""
+    answer = json.dumps({"version": [int(one) for one in version.split(".")], "versions": {}, "missing": []})
+    venv = f'[ "$2" = venv ] && mkdir -p "$3/bin" && ln -s "{file}" "$3/bin/python" && exit'
+    file.write_text(f"#!/bin/bash\n{venv}\n[ \"$2\" = pip ] && {{ {pip or ':'}; exit 1; }}\necho '{answer}'\n")
+    file.chmod(0o755)
+    return file
+
+
+def test_a_python_too_old_to_make_an_environment_is_told_before_it_makes_one(tmp_path: Path) -> None:
+    (tmp_path / "lock.txt").write_text("click\n")
+    old = fake_python(tmp_path / "old", version="3.8.18")
+    written = recipe(tmp_path, {"requirements": str(tmp_path / "lock.txt"), "path": str(old)})
+
+    (found,) = api.obstacles(api.plan(written))
+    with pytest.raises(EnvironmentFault, match=r"Python 3.8.18 is too old .* needs 3.11"):
+        api.run(written)
+
+    assert "Python 3.8.18 is too old" in found.what
+    assert not (tmp_path / "store" / "hosts" / "environments").exists()
+
+
+def test_of_what_pip_says_the_last_error_is_told_and_not_all_of_it(tmp_path: Path) -> None:
+    (tmp_path / "my lock.txt").write_text("onnxruntime==0.0.0\n")
+    said = (
+        f"echo 'ERROR: versions: {'1.2.3, ' * 900}' >&2; echo 'ERROR: none for onnxruntime==0.0.0 {'x' * 900}' >&2"
+    )
+    python = fake_python(tmp_path / "python", version="3.12.1", pip=said)
+    host = Environment(requirements=str(tmp_path / "my lock.txt"), path=str(python))
+
+    with pytest.raises(EnvironmentFault) as caught:
+        host.prepare(Surroundings(state=tmp_path / "state"))
+
+    assert caught.value.what.startswith("the environment could not be made: none for onnxruntime==0.0.0 xxx")
+    assert len(caught.value.what) < 350
+    assert shlex.quote(str(tmp_path / "my lock.txt")) in caught.value.hint
