@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -121,7 +122,7 @@ def run(
     loaded = _with_data_here(loaded, the_store, offline=offline)
     folder = output_of(loaded, output)
     a_plan = planning.make_plan(loaded, the_store, offline=offline)
-    _stop_at(planning.obstacles(a_plan, the_store, folder))
+    _stop_at(planning.obstacles(a_plan, the_store, folder), loaded)
     engine = Engine(the_store, executor, listeners, offline, fresh)
     with driver.driving(folder, the_store.root):
         with _beginning(folder):
@@ -131,7 +132,7 @@ def run(
                 a_plan = planning.make_plan(loaded, the_store, offline=offline, hash_source=True)
                 engine.fetch(a_plan)
                 a_plan = planning.make_plan(loaded, the_store, offline=offline)
-                _stop_at(planning.obstacles(a_plan, the_store, folder))
+                _stop_at(planning.obstacles(a_plan, the_store, folder), loaded)
             a_plan = planning.make_plan(loaded, the_store, offline=offline, hash_source=True)
         result = engine.run(a_plan, folder)
     written = reporting.write(result, result.plan)
@@ -280,7 +281,7 @@ def ready(
     """
     a_plan = plan(recipe, store=store, offline=offline)
     folder = output_of(a_plan.recipe, output)
-    _stop_at(planning.obstacles(a_plan, open_store(a_plan.recipe, store), folder))
+    _stop_at(planning.obstacles(a_plan, open_store(a_plan.recipe, store), folder), a_plan.recipe)
     return folder
 
 
@@ -482,10 +483,11 @@ def _told(listeners: Sequence[Listener]) -> Callable[..., None]:
     return tell
 
 
-def _stop_at(obstacles: Sequence[PicualError]) -> None:
+def _stop_at(obstacles: Sequence[PicualError], recipe: Recipe) -> None:
     """Raise the first of what stands in the way, and say that there is more."""
     if len(obstacles) > 1:
-        more = f"`picual plan` lists {len(obstacles) - 1} more"
-        obstacles[0].hint = f"{obstacles[0].hint}; {more}" if obstacles[0].hint else more
+        listing = shlex.join(["picual", "plan", recipe.file or "RECIPE"])
+        more = f"`{listing}` lists {len(obstacles) - 1} more"
+        obstacles[0].hint = f"{obstacles[0].hint}\n{more}" if obstacles[0].hint else more
     for obstacle in obstacles[:1]:
         raise obstacle

@@ -12,9 +12,10 @@ from picual import _lazy
 from picual.errors import BadValue, PicualError
 from picual.executors.base import Executor
 from picual.executors.host import Host, Surroundings
-from picual.executors.interpreter import Interpreter, ask, normal, own_code, python_in
+from picual.executors.interpreter import Interpreter, ask, own_code, python_in
 from picual.executors.managed import Managed
 from picual.executors.process import ProcessExecutor
+from picual.executors.wheel import normal
 from picual.space import Settings, param
 
 
@@ -89,7 +90,7 @@ class Environment(Host):
             found = self._found(state)
         except PicualError:  # told by ``obstacles``
             found = None
-        return "pip install" if found is None else f"{found.python} -m pip install"
+        return super().pip(state) if found is None else found.pip
 
     def executor(self, around: Surroundings) -> Executor:
         """Return a process executor for the environment's interpreter."""

@@ -10,12 +10,12 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 import picual
 from picual import _atomic, fingerprint
 from picual.errors import DeviceUnavailable, EnvironmentFault, MissingDependency
+from picual.executors.wheel import normal, requirements_of
 
 OLDEST = (3, 11)
 ASK_SECONDS = 60.0
@@ -55,6 +55,11 @@ class Interpreter:
         """Say whether a module could be imported there, without importing it."""
         return _can_import(self.python, module, _age(self.python))
 
+    @property
+    def pip(self) -> str:
+        """The command that installs packages there."""
+        return f"{shlex.quote(str(self.python))} -m pip install"
+
     def require_new_enough(self) -> None:
         """Raise unless Picual's code runs in that version.
 
@@ -76,7 +81,7 @@ class Interpreter:
             raise MissingDependency(
                 f"the environment lacks {', '.join(f'`{name}`' for name in self.missing)}",
                 where=str(self.python),
-                hint=f"{self.python} -m pip install {' '.join(core_requirements())}",
+                hint=f"{self.pip} {shlex.join(requirements_of(self.missing))}",
             )
 
 
@@ -179,17 +184,6 @@ def _age(python: Path) -> tuple[int, ...]:
         *python.parent.parent.glob("Lib/site-packages"),
     ]
     return tuple(place.stat().st_mtime_ns for place in [python, *folders])
-
-
-def core_requirements() -> list[str]:
-    """Return what Picual itself needs, as pip takes it; extras left out."""
-    wanted = metadata.requires("picual") or []
-    return [f'"{one}"' for one in wanted if "extra ==" not in one]
-
-
-def normal(name: str) -> str:
-    """Return a distribution's name as indexes write it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def own_code(state: Path) -> Path:

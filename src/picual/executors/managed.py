@@ -17,7 +17,8 @@ import filelock
 from picual import _atomic
 from picual.errors import EnvironmentFault
 from picual.executors.host import Surroundings
-from picual.executors.interpreter import ask, core_requirements, normal, python_in
+from picual.executors.interpreter import ask, python_in
+from picual.executors.wheel import normal, requirements
 
 SAID = 300  # characters of what pip says; it may list every version that there ever was
 _PIN = re.compile(r"^\s*([A-Za-z0-9._-]+)(?:\[[^\]]*\])?\s*==\s*([^\s;#]+)")
@@ -106,7 +107,7 @@ class Managed:
     def _make(self, folder: Path) -> None:
         _call([str(self.python or sys.executable), "-m", "venv", str(folder)], self.requirements)
         python = python_in(folder)
-        core = [] if self.inherit else [one.strip('"') for one in core_requirements()]
+        core = [] if self.inherit else requirements()
         install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         # Without dependencies where the rest is inherited: pip would fetch anew all that is already seen.
         alone = ["--no-deps"] if self.inherit else []

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import shlex
+import venv
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from picual import api
-from picual.errors import EnvironmentFault
+from picual.errors import EnvironmentFault, MissingDependency
 from picual.executors.environment import Environment
 from picual.executors.host import Surroundings
+from picual.executors.wheel import requirements_of
 from picual.plan import make_plan
 from picual.store.local import Store
 from picual.testing.tiny import tiny_model
+
+LEAST = {"filelock": "3.16", "psutil": "6.0", "platformdirs": "4.3", "pyyaml": "6.0.2", "jinja2": "3.1"}
 
 
 def recipe(folder: Path, host: dict[str, Any]) -> dict[str, Any]:
@@ -108,3 +112,30 @@ def test_of_what_pip_says_the_last_error_is_told_and_not_all_of_it(tmp_path: Pat
     assert caught.value.what.startswith("the environment could not be made: none for onnxruntime==0.0.0 xxx")
     assert len(caught.value.what) < 350
     assert shlex.quote(str(tmp_path / "my lock.txt")) in caught.value.hint
+
+
+def test_an_environment_is_asked_for_what_its_steps_import_alone(tmp_path: Path) -> None:
+    venv.create(tmp_path / "my bare", with_pip=False)
+    python = tmp_path / "my bare" / "bin" / "python"
+    written = recipe(tmp_path, {"path": str(tmp_path / "my bare")})
+    (tmp_path / "my recipe.json").write_text(json.dumps(written))
+
+    worker, step = api.obstacles(api.plan(written))
+    with pytest.raises(MissingDependency) as caught:
+        api.run(tmp_path / "my recipe.json")
+
+    pip = [str(python), "-m", "pip", "install"]
+    needed = [f"{name}>={least}" for name, least in LEAST.items()]
+    assert shlex.split(worker.hint) == [*pip, *needed]
+    assert shlex.split(step.hint) == [*pip, "torch>=2.8", "safetensors>=0.5"]
+    assert [line for line in str(caught.value).splitlines() if line.startswith("hint: ")] == [
+        f"hint: {worker.hint}", f"hint: `picual plan '{tmp_path / 'my recipe.json'}'` lists 1 more"
+    ]  # fmt: skip
+
+
+def test_a_module_is_brought_by_a_distribution_of_another_name() -> None:
+    assert requirements_of(["sklearn.metrics", "yaml", "sklearn"], "evaluate") == [
+        "scikit-learn>=1.6",
+        "pyyaml>=6.0.2",
+    ]
+    assert requirements_of(["some_plugin"]) == ["some-plugin"]
