@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,10 +15,10 @@ from picual import doctor as examination
 from picual import plan as planning
 from picual import report as reporting
 from picual.engine import driver, history
-from picual.engine.events import Listener
+from picual.engine.events import EventLog, Listener
 from picual.engine.results import RunResult
 from picual.engine.run import Engine
-from picual.errors import BadValue, PicualError, Problem, Refused
+from picual.errors import BadValue, Interrupted, PicualError, Problem, Refused
 from picual.executors.base import Executor
 from picual.executors.host import Surroundings
 from picual.executors.process import ProcessExecutor
@@ -138,17 +139,18 @@ def run(
     loaded = _with_data_here(loaded, the_store, offline=offline)
     folder = output_of(loaded, output)
     a_plan = planning.make_plan(loaded, the_store, offline=offline)
-    _stop_at(planning.obstacles(a_plan, the_store, folder))
+    _stop_at(planning.obstacles(a_plan, the_store, folder), loaded)
     engine = Engine(the_store, executor, listeners, offline, fresh)
-    for site in a_plan.sites.values():
-        site.host.prepare(Surroundings(state=site.state, offline=offline, emit=_told(listeners)))
-    if a_plan.model is None:  # only now is it known how much memory and disk the steps take
-        a_plan = planning.make_plan(loaded, the_store, offline=offline, hash_source=True)
-        engine.fetch(a_plan)
-        a_plan = planning.make_plan(loaded, the_store, offline=offline)
-        _stop_at(planning.obstacles(a_plan, the_store, folder))
-    a_plan = planning.make_plan(loaded, the_store, offline=offline, hash_source=True)
-    with driver.driving(folder):
+    with driver.driving(folder, the_store.root):
+        with _beginning(folder):
+            for site in a_plan.sites.values():
+                site.host.prepare(Surroundings(state=site.state, offline=offline, emit=_told(listeners)))
+            if a_plan.model is None:  # only now is it known how much memory and disk the steps take
+                a_plan = planning.make_plan(loaded, the_store, offline=offline, hash_source=True)
+                engine.fetch(a_plan)
+                a_plan = planning.make_plan(loaded, the_store, offline=offline)
+                _stop_at(planning.obstacles(a_plan, the_store, folder), loaded)
+            a_plan = planning.make_plan(loaded, the_store, offline=offline, hash_source=True)
         result = engine.run(a_plan, folder)
     written = reporting.write(result, result.plan)
     facts = {
@@ -163,6 +165,24 @@ def run(
     if result.error is not None:
         raise result.error
     return Outcome(report=written, output=folder, result=result)
+
+
+@contextlib.contextmanager
+def _beginning(output: Path) -> Iterator[None]:
+    """Record that a run is under way before its first step: making environments and fetching a model take long.
+
+    What stops it there is recorded as well: else the run before would seem to be the last one.
+    """
+    events = EventLog(_events_of(output))
+    events.emit("run", status="start", steps=[])
+    try:
+        yield
+    except (PicualError, KeyboardInterrupt) as error:
+        status = type(error).__name__ if isinstance(error, PicualError) else Interrupted.__name__
+        events.emit("run", status=status, seconds=0.0)
+        raise
+    finally:
+        events.close()
 
 
 def fetch(
@@ -278,7 +298,7 @@ def ready(
     """
     a_plan = plan(recipe, store=store, offline=offline)
     folder = output_of(a_plan.recipe, output)
-    _stop_at(planning.obstacles(a_plan, open_store(a_plan.recipe, store), folder))
+    _stop_at(planning.obstacles(a_plan, open_store(a_plan.recipe, store), folder), a_plan.recipe)
     return folder
 
 
@@ -299,6 +319,16 @@ def logs(output: Path | str, step: str | None = None) -> list[Path]:
     if step is not None:
         return [file for file in found if file.stem == step or file.stem.endswith(f"-{step}")]
     return [*found, *(file for file in [driver_log(output)] if file.exists())]
+
+
+def recorded(output: Path | str) -> int:
+    """Return how much is recorded of the runs in an output folder; it grows as soon as another is under way."""
+    file = _events_of(Path(output))
+    return file.stat().st_size if file.exists() else 0
+
+
+def _events_of(output: Path) -> Path:
+    return output / "run" / "events.jsonl"
 
 
 def driver_log(output: Path | str) -> Path:
@@ -470,10 +500,11 @@ def _told(listeners: Sequence[Listener]) -> Callable[..., None]:
     return tell
 
 
-def _stop_at(obstacles: Sequence[PicualError]) -> None:
+def _stop_at(obstacles: Sequence[PicualError], recipe: Recipe) -> None:
     """Raise the first of what stands in the way, and say that there is more."""
     if len(obstacles) > 1:
-        more = f"`picual plan` lists {len(obstacles) - 1} more"
-        obstacles[0].hint = f"{obstacles[0].hint}; {more}" if obstacles[0].hint else more
+        listing = shlex.join(["picual", "plan", recipe.file or "RECIPE"])
+        more = f"`{listing}` lists {len(obstacles) - 1} more"
+        obstacles[0].hint = f"{obstacles[0].hint}\n{more}" if obstacles[0].hint else more
     for obstacle in obstacles[:1]:
         raise obstacle

@@ -38,7 +38,7 @@ class PicualError(Exception):
     Args:
         what: One sentence: what is wrong.
         where: File and line, step, or path.
-        hint: What to do next; a command in backquotes works when pasted.
+        hint: What to do next; a command in backquotes works when pasted, and so does each of several lines.
     """
 
     exit_code: ClassVar[int] = 1
@@ -55,7 +55,7 @@ class PicualError(Exception):
         if self.where:
             lines.append(f"  at {self.where}")
         if self.hint:
-            lines += ["", f"hint: {self.hint}"]
+            lines += ["", *(f"hint: {line}" for line in self.hint.splitlines())]
         return "\n".join(lines)
 
     def located(self, where: str) -> PicualError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def _lines(path: Path) -> Iterator[str]:
                 raise BadValue(
                     f"`{path.name}` is not UTF-8: byte 0x{raw[error.start]:02x} at line {number}",
                     where=f"{path}:{number}:{error.start + 1}",
-                    hint=f'iconv -f LATIN1 -t UTF-8 "{path}" > utf8{path.suffix}',
+                    hint=f"iconv -f LATIN1 -t UTF-8 {shlex.quote(str(path))} > utf8{path.suffix}",
                 ) from error
 
 

@@ -41,15 +41,17 @@ class Standing:
     remote: dict[str, str] = field(default_factory=dict)  # by step: jobs elsewhere that may not have ended
     command: list[str] = field(default_factory=list)
     folder: str = ""  # that the command was given in
+    store: str = ""  # that it worked with
 
 
 @contextlib.contextmanager
-def driving(output: Path) -> Iterator[None]:
-    """Say, while a run is under way, that this process drives it."""
+def driving(output: Path, store: Path) -> Iterator[None]:
+    """Say, while a run is under way, that this process drives it, and with which store."""
     file = output / "run" / FILE
     facts = {
         "pid": os.getpid(), "since": time.time(), "began": psutil.Process().create_time(),
         "command": [sys.executable, "-m", "picual.cli.main", *sys.argv[1:]], "folder": str(Path.cwd()),
+        "store": str(store.absolute()),
     }  # fmt: skip
     _atomic.write_json(file, facts)
     try:
@@ -85,6 +87,7 @@ def standing(output: Path) -> Standing:
     found = Standing(state="ended" if known is None else "running" if _alive(known) else "died")
     if known is not None:
         found.command, found.folder = list(known["command"]), str(known["folder"])
+        found.store = str(known.get("store", ""))
     for event in _since_the_last_start(events):
         _take(found, event)
     if found.state == "ended" and not found.verdict:

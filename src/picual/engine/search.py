@@ -7,6 +7,7 @@ verified model that keeps all bounds.
 from __future__ import annotations
 
 import contextlib
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -220,8 +221,9 @@ class Search:
         closest = ranking.closest([*trials, *found.ruled_out])
         if closest is None:
             first = trials[0].why if trials else found.stopped
-            again = f"picual run {self.plan.recipe.file} -o {self.result.output} --fresh"
-            hint = every_trial(self.result.output) + (f"; `{again}` tries again" if self.plan.recipe.file else "")
+            file, output = self.plan.recipe.file, self.result.output
+            again = shlex.join(["picual", "run", file, "-o", str(output), "--fresh"])
+            hint = every_trial(output) + (f"; `{again}` tries again" if file else "")
             raise StepFailed(f"no candidate could be measured: {first}", hint=hint)
         found.closest = closest.number
         self.result.placed = False
@@ -253,7 +255,7 @@ class Search:
 
 def every_trial(output: Path) -> str:
     """Return the command that lists what was tried."""
-    return f"`picual report {output}`"
+    return f"`{shlex.join(['picual', 'report', str(output)])}`"
 
 
 def _brief(trial: Trial) -> dict[str, Any]:

@@ -7,13 +7,14 @@ with it is not.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
 from picual.errors import BadValue, DeviceUnavailable, EnvironmentFault, Interrupted, JobLost, PicualError
 from picual.executors.base import Executor, OnEvent
@@ -26,6 +27,8 @@ from picual.space import Settings, param
 
 ENGINES = ("docker", "podman")
 POLL_SECONDS = 0.2
+ANSWER_SECONDS = 20.0
+ENGINE_FAILED = 125  # how `docker run` and `podman run` end when the container was never started
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +53,13 @@ class Docker(Host):
             raise BadValue("`dockerfile` needs the folder it is built in", hint="`context: docker`")
 
     def obstacles(self, state: Path) -> Sequence[PicualError]:
-        """Say when no engine is here."""
+        """Say when no engine is here, or none that answers."""
         del state
-        return [] if _engine() else [_no_engine()]
+        try:
+            _engine()
+        except PicualError as error:
+            return [error]
+        return []
 
     def has(self, module: str, state: Path) -> bool:
         """Say yes: the image knows, and says so when a job runs."""
@@ -73,17 +80,15 @@ class Docker(Host):
         """Return what runs jobs in containers; builds the image first, where the recipe says from what.
 
         Raises:
-            DeviceUnavailable: No engine is here.
+            DeviceUnavailable: No engine is here, or none that answers.
             EnvironmentFault: The image cannot be built.
         """
         engine = _engine()
-        if engine is None:
-            raise _no_engine()
         if self.dockerfile is not None:
             done = subprocess.run([engine, *self.build_command()], capture_output=True, text=True, check=False)
             if done.returncode != 0:
-                last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-                command = " ".join([engine, *self.build_command()])
+                last = _last(done.stderr)
+                command = shlex.join([engine, *self.build_command()])
                 raise EnvironmentFault(
                     f"the image could not be built: {last}", where=self.dockerfile, hint=command
                 )
@@ -123,8 +128,9 @@ class DockerExecutor:
         job, name = Job.read(folder), f"picual-{folder.name[:12]}-{os.getpid()}"
         command = [self._engine, *self._host.run_command(job, folder, self._code, name)]
         tail = Tail(folder / "events.jsonl")
+        log_file = folder / "log.txt"
         with (
-            (folder / "log.txt").open("ab") as log,
+            log_file.open("ab") as log,
             subprocess.Popen(command, stdout=log, stderr=log) as container,
         ):
             try:
@@ -136,21 +142,61 @@ class DockerExecutor:
                 raise Interrupted(f"interrupted in `{job.label}`", hint="the same command continues it") from None
         tail.hand_over(on_event)
         if not (folder / "result.json").exists():
-            raise JobLost(
-                f"the container of `{job.label}` ended with code {container.returncode} and left no result",
-                where=str(folder / "log.txt"), hint=f"tail -n 40 {folder / 'log.txt'}",
-            )  # fmt: skip
+            _no_result(job.label, container.returncode, log_file)
         return Result.read(folder)
 
     def close(self) -> None:
         """Nothing is held between two jobs."""
 
 
-def _engine() -> str | None:
-    return next((found for name in ENGINES if (found := shutil.which(name))), None)
+def _no_result(label: str, code: int, log: Path) -> NoReturn:
+    """Raise what a container that left no result means: the engine's fault, or the step's."""
+    hint = f"tail -n 40 {shlex.quote(str(log))}"
+    if code == ENGINE_FAILED:
+        told = _last(log.read_text(encoding="utf-8", errors="replace"))
+        raise EnvironmentFault(
+            f"the engine could not run a container for `{label}`: {told}", where=str(log), hint=hint
+        )
+    what = f"the container of `{label}` ended with code {code} and left no result"
+    raise JobLost(what, where=str(log), hint=hint)
 
 
-def _no_engine() -> DeviceUnavailable:
-    return DeviceUnavailable(
-        "no container engine is here", hint="install Docker or Podman, or add `--host local` to run without"
+def _engine() -> str:
+    """Return the first engine that answers.
+
+    Raises:
+        DeviceUnavailable: None is here, or none answers.
+    """
+    found = [path for name in ENGINES if (path := shutil.which(name))]
+    if not found:
+        hint = "install Docker or Podman, or add `--host local` to run without"
+        raise DeviceUnavailable("no container engine is here", hint=hint)
+    silent = {path: told for path in found if (told := _silence(path)) is not None}
+    for path in found:
+        if path not in silent:
+            return path
+    raise DeviceUnavailable(
+        f"the container engine does not answer: {silent[found[0]]}",
+        where=found[0],
+        hint="start it, or add `--host local` to run without",
     )
+
+
+def _silence(engine: str) -> str | None:
+    """Return what an engine says instead of an answer; None if it answers."""
+    try:
+        done = subprocess.run(
+            [engine, "version"], capture_output=True, text=True, errors="replace", timeout=ANSWER_SECONDS,
+            stdin=subprocess.DEVNULL, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return f"nothing in {ANSWER_SECONDS:.0f} s"
+    except OSError as error:
+        return error.strerror or str(error)
+    return None if done.returncode == 0 else _last(done.stderr or done.stdout)
+
+
+def _last(text: str) -> str:
+    """Return the last line that says something: engines end with a pointer to their own help."""
+    lines = [line.strip() for line in text.splitlines() if line.strip() and "--help'" not in line]
+    return lines[-1] if lines else "no message"

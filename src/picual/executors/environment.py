@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import ClassVar
 
 from picual import _lazy
-from picual.errors import BadValue, EnvironmentFault, PicualError
+from picual.errors import BadValue, PicualError
 from picual.executors.base import Executor
 from picual.executors.host import Host, Surroundings
-from picual.executors.interpreter import Interpreter, ask, normal, own_code, python_in
+from picual.executors.interpreter import Interpreter, ask, own_code, python_in
 from picual.executors.managed import Managed
 from picual.executors.process import ProcessExecutor
+from picual.executors.wheel import normal
 from picual.space import Settings, param
 
 
@@ -48,13 +49,14 @@ class Environment(Host):
             )
 
     def obstacles(self, state: Path) -> Sequence[PicualError]:
-        """Return what is wrong with the environment, if it is there already."""
+        """Return what is wrong with the environment, or with what it is to be made from."""
         try:
-            if self.requirements is not None and not Path(self.requirements).is_file():
-                raise EnvironmentFault("there is no such file of requirements", where=self.requirements)
             found = self._found(state)
+            managed = self._managed()
             if found is not None:
                 found.require()
+            elif managed is not None:
+                managed.require_maker()
         except PicualError as error:
             return [error]
         return []
@@ -84,8 +86,11 @@ class Environment(Host):
 
     def pip(self, state: Path) -> str:
         """Return the command that installs packages there."""
-        found = self._found(state)
-        return "pip install" if found is None else f"{found.python} -m pip install"
+        try:
+            found = self._found(state)
+        except PicualError:  # told by ``obstacles``
+            found = None
+        return super().pip(state) if found is None else found.pip
 
     def executor(self, around: Surroundings) -> Executor:
         """Return a process executor for the environment's interpreter."""

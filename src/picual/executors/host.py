@@ -19,6 +19,8 @@ from picual.hardware import Machine
 
 Files = Mapping[str, Mapping[str, Any]]  # name relative to a root -> {"size": bytes, "sha256": hex}
 
+PIP = "pip install"  # into the Python that is running
+
 
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
@@ -79,7 +81,7 @@ class Host(abc.ABC):
     def pip(self, state: Path) -> str:
         """Return the command that installs packages there."""
         del state
-        return "pip install"
+        return PIP
 
     def device_class(self, machine: Machine) -> str:
         """Name the kind of machine it is, given this one: equal names promise equal bytes."""

@@ -5,19 +5,21 @@ from __future__ import annotations
 import functools
 import json
 import re
+import shlex
 import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 import picual
 from picual import _atomic, fingerprint
 from picual.errors import DeviceUnavailable, EnvironmentFault, MissingDependency
+from picual.executors.wheel import normal, requirements_of
 
 OLDEST = (3, 11)
 ASK_SECONDS = 60.0
+SAID = 200  # characters of what an interpreter prints instead of an answer
 # What a worker imports before any pass: without these the interpreter cannot answer at all.
 NEEDED = ("filelock", "psutil", "platformdirs", "yaml", "jinja2")
 _QUESTION = """
@@ -53,6 +55,20 @@ class Interpreter:
         """Say whether a module could be imported there, without importing it."""
         return _can_import(self.python, module, _age(self.python))
 
+    @property
+    def pip(self) -> str:
+        """The command that installs packages there."""
+        return f"{shlex.quote(str(self.python))} -m pip install"
+
+    def require_new_enough(self) -> None:
+        """Raise unless Picual's code runs in that version.
+
+        Raises:
+            EnvironmentFault: It is too old.
+        """
+        if self.version < OLDEST:
+            raise _too_old(self.python, ".".join(map(str, self.version)))
+
     def require(self) -> None:
         """Raise unless workers can run in it.
 
@@ -60,18 +76,12 @@ class Interpreter:
             EnvironmentFault: It is too old.
             MissingDependency: It lacks what every worker imports.
         """
-        if self.version < OLDEST:
-            found, oldest = ".".join(map(str, self.version)), ".".join(map(str, OLDEST))
-            raise EnvironmentFault(
-                f"Python {found} is too old for Picual's worker, which needs {oldest}",
-                where=str(self.python),
-                hint=f"make another: `python{oldest} -m venv DIR`, and give its folder as `path`",
-            )
+        self.require_new_enough()
         if self.missing:
             raise MissingDependency(
                 f"the environment lacks {', '.join(f'`{name}`' for name in self.missing)}",
                 where=str(self.python),
-                hint=f"{self.python} -m pip install {' '.join(core_requirements())}",
+                hint=f"{self.pip} {shlex.join(requirements_of(self.missing))}",
             )
 
 
@@ -105,16 +115,59 @@ def ask(python: Path) -> Interpreter:
 def _asked(python: Path, age: tuple[int, ...]) -> Interpreter:
     del age  # only a key: another state of its packages is another answer
     command = [str(python), "-I", "-c", _QUESTION, *NEEDED]
+    done = _called(command)
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=ASK_SECONDS, check=True).stdout
-        found = json.loads(answer)
-    except (OSError, ValueError, subprocess.SubprocessError) as error:
-        told = getattr(error, "stderr", "") or str(error)
-        last = (told.strip().splitlines() or [type(error).__name__])[-1]
-        raise EnvironmentFault(
-            f"the Python of this environment does not start: {last}", where=str(python), hint=f"{python} --version"
-        ) from error
-    return Interpreter(python, tuple(found["version"]), found["versions"], tuple(found["missing"]))
+        found = json.loads(done.stdout)
+        return Interpreter(python, tuple(found["version"]), found["versions"], tuple(found["missing"]))
+    except (ValueError, TypeError, KeyError):  # whatever it is, it did not do what it was asked
+        raise _no_answer(python, done) from None
+
+
+def _called(command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command and return how it ended.
+
+    Raises:
+        EnvironmentFault: It cannot be run, or does not end.
+    """
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=ASK_SECONDS,
+            stdin=subprocess.DEVNULL, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise _not_started(Path(command[0]), f"no answer in {ASK_SECONDS:.0f} s") from None
+    except OSError as error:
+        raise _not_started(Path(command[0]), error.strerror or str(error)) from error
+
+
+def _no_answer(python: Path, done: subprocess.CompletedProcess[str]) -> EnvironmentFault:
+    """Return the error for an interpreter that did not do what it was asked: often it is of another age."""
+    named = _called([str(python), "--version"])
+    version = re.search(r"^Python (\d[\w.+]*)", f"{named.stdout}\n{named.stderr}", re.MULTILINE)
+    if version is not None and tuple(map(int, re.findall(r"\d+", version[1])[:2])) < OLDEST:
+        return _too_old(python, version[1])
+    lines = [line.strip() for line in (done.stderr.strip() or done.stdout.strip()).splitlines() if line.strip()]
+    said = f"it said `{lines[-1][:SAID]}`" if lines else "it said nothing"
+    ended = f" and ended with code {done.returncode}" if done.returncode else ""
+    calls_itself = f"; it calls itself Python {version[1]}" if version is not None else ""
+    return _not_started(python, f"{said}{ended}{calls_itself}")
+
+
+def _not_started(python: Path, told: str) -> EnvironmentFault:
+    return EnvironmentFault(
+        f"the Python of this environment does not answer: {told}",
+        where=str(python),
+        hint=f"{shlex.quote(str(python))} -c 'print(1)'",
+    )
+
+
+def _too_old(python: Path, version: str) -> EnvironmentFault:
+    oldest = ".".join(map(str, OLDEST))
+    return EnvironmentFault(
+        f"Python {version} is too old for Picual's worker, which needs {oldest}",
+        where=str(python),
+        hint=f"make another: `python{oldest} -m venv DIR`, and give its folder as `path`",
+    )
 
 
 @functools.lru_cache(maxsize=256)
@@ -131,17 +184,6 @@ def _age(python: Path) -> tuple[int, ...]:
         *python.parent.parent.glob("Lib/site-packages"),
     ]
     return tuple(place.stat().st_mtime_ns for place in [python, *folders])
-
-
-def core_requirements() -> list[str]:
-    """Return what Picual itself needs, as pip takes it; extras left out."""
-    wanted = metadata.requires("picual") or []
-    return [f'"{one}"' for one in wanted if "extra ==" not in one]
-
-
-def normal(name: str) -> str:
-    """Return a distribution's name as indexes write it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def own_code(state: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 import site
 import subprocess
 import sys
@@ -16,8 +17,10 @@ import filelock
 from picual import _atomic
 from picual.errors import EnvironmentFault
 from picual.executors.host import Surroundings
-from picual.executors.interpreter import core_requirements, normal, python_in
+from picual.executors.interpreter import ask, python_in
+from picual.executors.wheel import normal, requirements
 
+SAID = 300  # characters of what pip says; it may list every version that there ever was
 _PIN = re.compile(r"^\s*([A-Za-z0-9._-]+)(?:\[[^\]]*\])?\s*==\s*([^\s;#]+)")
 
 
@@ -36,8 +39,12 @@ class Managed:
     inherit: bool
 
     def folder(self, state: Path) -> Path:
-        """Return where it lies, made or not."""
-        parts = [self.requirements.read_bytes(), str(self.python or sys.executable).encode(), sys.version.encode()]
+        """Return where it lies, made or not.
+
+        Raises:
+            EnvironmentFault: The file of requirements is not there.
+        """
+        parts = [self._content(), str(self.python or sys.executable).encode(), sys.version.encode()]
         if self.inherit:
             parts.append(b"inherit")
         return state / "environments" / hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
@@ -46,6 +53,15 @@ class Managed:
         """Return its interpreter, or None if it is not made yet."""
         folder = self.folder(state)
         return python_in(folder) if (folder / "ready").exists() else None
+
+    def require_maker(self) -> None:
+        """Raise unless the Python that is to make it can be asked and is new enough.
+
+        Raises:
+            EnvironmentFault: It is not.
+        """
+        if self.python is not None:
+            ask(self.python).require_new_enough()
 
     def make(self, around: Surroundings) -> Path:
         """Make it unless it is there, and return its interpreter.
@@ -73,14 +89,25 @@ class Managed:
 
     def pins(self) -> dict[str, str]:
         """Return the versions that the file pins, by normal name."""
-        lines = self.requirements.read_text(encoding="utf-8").splitlines()
+        lines = self._content().decode("utf-8", errors="replace").splitlines()
         found = [match for line in lines if (match := _PIN.match(line))]
         return {normal(match[1]): match[2] for match in found}
+
+    def _content(self) -> bytes:
+        hint = "name another file under `requirements`, or add `--host local` to run without it"
+        if not self.requirements.is_file():
+            what = "there is no such file of requirements"
+            raise EnvironmentFault(what, where=str(self.requirements), hint=hint)
+        try:
+            return self.requirements.read_bytes()
+        except OSError as error:
+            what = f"the file of requirements cannot be read: {error.strerror}"
+            raise EnvironmentFault(what, where=str(self.requirements), hint=hint) from error
 
     def _make(self, folder: Path) -> None:
         _call([str(self.python or sys.executable), "-m", "venv", str(folder)], self.requirements)
         python = python_in(folder)
-        core = [] if self.inherit else [one.strip('"') for one in core_requirements()]
+        core = [] if self.inherit else requirements()
         install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         # Without dependencies where the rest is inherited: pip would fetch anew all that is already seen.
         alone = ["--no-deps"] if self.inherit else []
@@ -101,10 +128,16 @@ def _call(command: list[str], requirements: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key not in {"PYTHONPATH", "PYTHONHOME"}}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode != 0:
-        lines = [line for line in done.stderr.strip().splitlines() if line.strip()]
-        told = next((line for line in lines if line.startswith("ERROR")), lines[-1] if lines else "no message")
         raise EnvironmentFault(
-            f"the environment could not be made: {told.removeprefix('ERROR: ')}",
+            f"the environment could not be made: {_told(done.stderr or done.stdout)}",
             where=str(requirements),
-            hint=f"`pip install -r {requirements}` tells more",
+            hint=f"`{shlex.join(word for word in command if word != '--quiet')}` tells more",
         )
+
+
+def _told(said: str) -> str:
+    """Return what matters of what a command said: its last error, which sums up those before, cut short."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR")]
+    last = (errors or lines or ["no message"])[-1].removeprefix("ERROR: ")
+    return last if len(last) <= SAID else f"{last[:SAID]} ..."

@@ -17,6 +17,8 @@ import picual
 from picual import fingerprint
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # of every file inside: the same code gives the same bytes
+# Modules that go by another name than the distribution that brings them.
+_DISTRIBUTIONS = {"yaml": "pyyaml", "sklearn": "scikit-learn", "mobius": "mobius-onnx"}
 _EXTRA = re.compile(r"""extra\s*==\s*['"]([\w.-]+)['"]""")
 
 
@@ -49,6 +51,26 @@ def requirements(extras: Sequence[str] = ()) -> list[str]:
         others = [part for part in re.split(r"\s+and\s+", marker.strip()) if part and "extra" not in part]
         found.append(f"{wanted.strip()}; {' and '.join(others)}" if others else wanted.strip())
     return list(dict.fromkeys(found))
+
+
+def requirements_of(modules: Sequence[str], extra: str = "") -> list[str]:
+    """Return what brings modules, as pip takes it: the versions are those that Picual asks for.
+
+    Args:
+        modules: As they are imported.
+        extra: The extra that brings what Picual itself does not need.
+    """
+    asked = {}
+    for one in requirements([extra] if extra else []):
+        wanted = one.partition(";")[0].strip()
+        asked[normal(re.split(r"[^\w.-]", wanted, maxsplit=1)[0])] = wanted
+    names = [_DISTRIBUTIONS.get(root := module.partition(".")[0], normal(root)) for module in modules]
+    return list(dict.fromkeys(asked.get(name, name) for name in names))
+
+
+def normal(name: str) -> str:
+    """Return a distribution's name as indexes write it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _digest(data: bytes) -> str:

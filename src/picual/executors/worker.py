@@ -15,6 +15,7 @@ import json
 import logging
 import os
 import platform
+import shlex
 import sys
 import threading
 import time
@@ -109,7 +110,7 @@ def _unexpected(error: Exception, job: Job, folder: Path) -> PicualError:
     return StepFailed(
         f"`{job.label}` failed: {type(error).__name__}: {last[0] if last else 'no message'}",
         where=str(log),
-        hint=f"tail -n 40 {log}",
+        hint=f"tail -n 40 {shlex.quote(str(log))}",
     )
 
 

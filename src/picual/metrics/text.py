@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,7 +40,7 @@ def read_text(data: str | None, file: str | None, context: MetricContext, *, by:
         raise BadValue(f"`{by}`: the file `{path}` is not there", hint="give the path of a text file") from error
     except UnicodeDecodeError as error:
         raise BadValue(
-            f"`{by}`: `{path}` is not UTF-8 text ({error.reason})", hint=f"iconv -t UTF-8 {path}"
+            f"`{by}`: `{path}` is not UTF-8 text ({error.reason})", hint=f"iconv -t UTF-8 {shlex.quote(str(path))}"
         ) from error
 
 

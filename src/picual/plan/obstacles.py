@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from picual import _lazy, hardware
 from picual.errors import DeviceUnavailable, EnvironmentFault, NotEnough, PicualError, UnreadableModel
+from picual.executors.host import PIP
 from picual.executors.local import Local
+from picual.executors.wheel import requirements_of
 from picual.hardware import Machine
 from picual.metrics.base import Metric
 from picual.models import Model
@@ -35,7 +38,7 @@ def obstacles(plan: Plan, store: Store, output: Path) -> list[PicualError]:
     needs += [(one.metric, plan.measured_at) for one in plan.metrics]
     for needed, site in needs:
         absent = [module for module in needed.imports if not site.host.has(module, site.state)]
-        found += [_absent(module, needed, site) for module in absent[:1]]
+        found += [_absent(absent, needed, site)] if absent else []
     if plan.search is not None and not _lazy.is_installed("optuna"):
         found.append(_lazy.missing("optuna", extra="search", by="search"))
     if recipe.tracking is not None and not _lazy.is_installed("mlflow"):
@@ -55,11 +58,13 @@ def obstacles(plan: Plan, store: Store, output: Path) -> list[PicualError]:
     return [*found, *_output(output), *_fit(plan, pending, store, output)]
 
 
-def _absent(module: str, needed: Pass[Any, Any] | Metric, site: Site) -> PicualError:
-    error = _lazy.missing(module, extra=needed.extra, by=needed.name)
+def _absent(modules: Sequence[str], needed: Pass[Any, Any] | Metric, site: Site) -> PicualError:
+    """Say what a pass or metric lacks: Picual's extra here, in another Python only what is imported there."""
+    error = _lazy.missing(modules[0], extra=needed.extra, by=needed.name)
     if isinstance(site.host, Local):
         return error
-    error.hint = error.hint.replace("pip install", site.host.pip(site.state))
+    if (pip := site.host.pip(site.state)) != PIP:
+        error.hint = f"{pip} {shlex.join(requirements_of(modules, needed.extra))}"
     return error.located(f"host {site.name}")
 
 

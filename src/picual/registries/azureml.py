@@ -9,6 +9,7 @@ busy service no second time.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -214,5 +215,5 @@ def _require_verified(model: FinishedModel, name: str) -> None:
     if not file.is_file() or fingerprint.file_digest(file) != model.files[name]["sha256"]:
         raise StepFailed(
             f"`{name}` is not what was verified", where=str(file),
-            hint=f"rm -r {model.folder}, and run the same command again: it is put there anew",
+            hint=f"`rm -r {shlex.quote(str(model.folder))}`, and run the same command again: it is put there anew",
         )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,7 @@ def _local(
             return FolderSource(path=path, digests=digests)
         raise BadValue(
             f"`{uri}` is a file; a model is a folder with `config.json`, or a GGUF file",
-            hint=f"give its folder: `--model {Path(uri).parent}`",
+            hint=f"give its folder: `--model {shlex.quote(str(Path(uri).parent))}`",
         )
     if format == "gguf":
         return GgufSource(file=_only_gguf(path), digests=digests)

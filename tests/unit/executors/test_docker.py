@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from picual.errors import BadValue, DeviceUnavailable
+from picual.errors import BadValue, DeviceUnavailable, EnvironmentFault
 from picual.executors import docker
 from picual.executors.docker import Docker
 from picual.executors.host import Surroundings
@@ -64,6 +65,63 @@ def test_a_container_without_an_image_or_an_engine_is_named(
     with pytest.raises(DeviceUnavailable, match="no container engine"):
         Docker(image="i").executor(Surroundings(state=tmp_path))
     assert "no container engine" in str(Docker(image="i").obstacles(tmp_path)[0])
+
+
+SILENT = """#!/bin/bash
+echo 'Cannot connect to the Docker daemon at unix:///run/d.sock. Is the docker daemon running?' >&2
+[ "$1" = run ] && exit 125
+exit 1
+"""
+NO_IMAGE = """#!/bin/bash
+[ "$1" = version ] && exit 0
+echo 'docker: Error response from daemon: pull access denied for my/image' >&2
+echo >&2
+echo "Run 'docker run --help' for more information" >&2
+exit 125
+"""
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Write a stand-in `docker` and make it the one that is found."""
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    monkeypatch.setattr(docker, "ENGINES", ("docker",))
+
+    def write(script: str) -> Path:
+        file = tmp_path / "bin" / "docker"
+        file.write_text(script)
+        file.chmod(0o755)
+        return file
+
+    return write
+
+
+def test_an_engine_whose_daemon_is_not_there_is_told_at_plan(
+    tmp_path: Path, engine: Callable[[str], Path]
+) -> None:
+    file = engine(SILENT)
+
+    (found,) = Docker(image="i").obstacles(tmp_path)
+
+    assert found.exit_code == 3
+    assert "does not answer: Cannot connect to the Docker daemon" in found.what
+    assert found.where == str(file)
+    assert "--host local" in found.hint
+    with pytest.raises(DeviceUnavailable, match="does not answer"):
+        Docker(image="i").executor(Surroundings(state=tmp_path))
+
+
+def test_a_container_that_never_began_is_the_engines_fault(tmp_path: Path, engine: Callable[[str], Path]) -> None:
+    engine(NO_IMAGE)
+    job(label="lora").write(tmp_path / "a job")
+    runner = Docker(image="my/image").executor(Surroundings(state=tmp_path / "state"))
+
+    with pytest.raises(EnvironmentFault, match="pull access denied for my/image") as caught:
+        runner.run(tmp_path / "a job", lambda _event: None)
+
+    assert caught.value.exit_code == 3
+    assert caught.value.hint == f"tail -n 40 '{tmp_path}/a job/log.txt'"
 
 
 def test_an_engine_that_runs_the_worker_gives_its_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from picual import api
 from picual.cli import options, render
 from picual.errors import BadValue
 
+CONTINUES = "the same `picual run` command again goes on with it: what was finished is in the store"
 _OUTPUT = click.argument("output", type=click.Path(path_type=Path))
 
 
@@ -52,8 +55,10 @@ def status(output: Path, as_json: bool) -> None:
         click.echo(f"  {found.trials} trials done")
     for step, job in found.remote.items():
         click.echo(f"  job {job} of `{step}` was submitted and is not known to have ended")
-    if found.state == "died":
-        click.echo(f"  picual runs fetch {output}    goes on with it")
+    if found.state == "died" and found.command:
+        click.echo(f"to go on with it:\n  {_command('fetch', output)}")
+    elif found.state == "died":
+        click.echo(CONTINUES)
 
 
 @runs.command()
@@ -76,7 +81,7 @@ def logs(output: Path, step: str | None, as_json: bool) -> None:
 def cancel(output: Path, as_json: bool) -> None:
     """Stop the run in OUTPUT, and its job elsewhere; the same recipe continues it."""
     if not api.cancel(output):
-        raise BadValue(f"nothing drives the run in `{output}`", hint=f"picual runs status {output}")
+        raise BadValue(f"nothing drives the run in `{output}`", hint=_command("status", output))
     click.echo("stopping", err=True)
     if as_json:
         render.show_json({"output": str(output), "stopping": True})
@@ -88,9 +93,23 @@ def cancel(output: Path, as_json: bool) -> None:
 def fetch(output: Path, as_json: bool) -> None:
     """Go on with the run in OUTPUT whose driver went away: bring home what its jobs have made, and do the rest."""
     found = api.standing(output)
-    if found.state != "died" or not found.command:
-        hint = f"picual runs status {output}"
-        raise BadValue(f"there is nothing to fetch: the run in `{output}` is {found.state}", hint=hint)
+    if found.state == "running":
+        raise BadValue(
+            f"there is nothing to fetch: the run in `{output}` goes on", hint=_command("status", output)
+        )
+    if found.state == "ended":
+        what = f"there is nothing to fetch: the run in `{output}` has ended ({found.verdict})"
+        raise BadValue(what, hint=_command("status", output))
+    if not found.command:
+        what = f"it cannot be fetched: the driver of the run in `{output}` left no word of its command"
+        raise BadValue(what, hint=CONTINUES)
     command = [word for word in found.command if word not in {"--detach", "--json"}]
     command += ["--json"] if as_json else []
-    click.get_current_context().exit(subprocess.run(command, cwd=found.folder, check=False).returncode)
+    # Where the command names no store, it was the one of its environment then, which may be another now.
+    environment = os.environ | ({"PICUAL_STORE": found.store} if found.store else {})
+    ended = subprocess.run(command, cwd=found.folder, env=environment, check=False)
+    click.get_current_context().exit(ended.returncode)
+
+
+def _command(verb: str, output: Path) -> str:
+    return shlex.join(["picual", "runs", verb, str(output)])
