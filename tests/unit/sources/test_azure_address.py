@@ -80,7 +80,7 @@ def test_the_workspace_comes_from_the_file_that_is_named_or_from_a_node(
 
 
 @pytest.mark.parametrize(
-    ("text", "what"), [(None, "there is no workspace file"), ("{}", "must name"), ("[", "must name")]
+    ("text", "what"), [(None, "there is no workspace file"), ("{}", "must name"), ("[", "is not JSON")]
 )
 def test_a_workspace_file_that_says_nothing_is_named(text: str | None, what: str, tmp_path: Path) -> None:
     if text is not None:
