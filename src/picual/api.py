@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,10 +15,10 @@ from picual import doctor as examination
 from picual import plan as planning
 from picual import report as reporting
 from picual.engine import driver, history
-from picual.engine.events import EventLog, Listener
+from picual.engine.events import Listener
 from picual.engine.results import RunResult
 from picual.engine.run import Engine
-from picual.errors import BadValue, Interrupted, PicualError, Problem, Refused
+from picual.errors import BadValue, PicualError, Problem, Refused
 from picual.executors.base import Executor
 from picual.executors.host import Surroundings
 from picual.executors.process import ProcessExecutor
@@ -142,7 +142,7 @@ def run(
     _stop_at(planning.obstacles(a_plan, the_store, folder), loaded)
     engine = Engine(the_store, executor, listeners, offline, fresh)
     with driver.driving(folder, the_store.root):
-        with _beginning(folder):
+        with driver.beginning(folder):
             for site in a_plan.sites.values():
                 site.host.prepare(Surroundings(state=site.state, offline=offline, emit=_told(listeners)))
             if a_plan.model is None:  # only now is it known how much memory and disk the steps take
@@ -165,24 +165,6 @@ def run(
     if result.error is not None:
         raise result.error
     return Outcome(report=written, output=folder, result=result)
-
-
-@contextlib.contextmanager
-def _beginning(output: Path) -> Iterator[None]:
-    """Record that a run is under way before its first step: making environments and fetching a model take long.
-
-    What stops it there is recorded as well: else the run before would seem to be the last one.
-    """
-    events = EventLog(_events_of(output))
-    events.emit("run", status="start", steps=[])
-    try:
-        yield
-    except (PicualError, KeyboardInterrupt) as error:
-        status = type(error).__name__ if isinstance(error, PicualError) else Interrupted.__name__
-        events.emit("run", status=status, seconds=0.0)
-        raise
-    finally:
-        events.close()
 
 
 def fetch(
@@ -323,12 +305,7 @@ def logs(output: Path | str, step: str | None = None) -> list[Path]:
 
 def recorded(output: Path | str) -> int:
     """Return how much is recorded of the runs in an output folder; it grows as soon as another is under way."""
-    file = _events_of(Path(output))
-    return file.stat().st_size if file.exists() else 0
-
-
-def _events_of(output: Path) -> Path:
-    return output / "run" / "events.jsonl"
+    return driver.recorded(Path(output))
 
 
 def driver_log(output: Path | str) -> Path:

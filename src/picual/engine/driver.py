@@ -21,10 +21,12 @@ from typing import Any
 import psutil
 
 from picual import _atomic
-from picual.errors import BadValue
+from picual.engine.events import EventLog
+from picual.errors import BadValue, Busy, Interrupted, PicualError
 
 FILE = "driver.json"
 LOG = "driver.log"
+EVENTS = Path("run", "events.jsonl")  # in the output folder
 
 
 @dataclass(kw_only=True)
@@ -46,7 +48,17 @@ class Standing:
 
 @contextlib.contextmanager
 def driving(output: Path, store: Path) -> Iterator[None]:
-    """Say, while a run is under way, that this process drives it, and with which store."""
+    """Say, while a run is under way, that this process drives it, and with which store.
+
+    Raises:
+        Busy: Another process drives one in this folder.
+    """
+    known = _driver(output)
+    if known is not None and known["pid"] != os.getpid() and _alive(known):
+        raise Busy(
+            f"pid {known['pid']} drives a run in this folder", where=str(output),
+            hint="wait for it, or give another folder: `-o DIR`",
+        )  # fmt: skip
     file = output / "run" / FILE
     facts = {
         "pid": os.getpid(), "since": time.time(), "began": psutil.Process().create_time(),
@@ -74,13 +86,37 @@ def terminated_as_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+@contextlib.contextmanager
+def beginning(output: Path) -> Iterator[None]:
+    """Record that a run is under way before its first step: making environments and fetching a model take long.
+
+    What stops it there is recorded as well: else the run before would seem to be the last one.
+    """
+    events = EventLog(output / EVENTS)
+    events.emit("run", status="start", steps=[])
+    try:
+        yield
+    except (PicualError, KeyboardInterrupt) as error:
+        status = type(error).__name__ if isinstance(error, PicualError) else Interrupted.__name__
+        events.emit("run", status=status, seconds=0.0)
+        raise
+    finally:
+        events.close()
+
+
+def recorded(output: Path) -> int:
+    """Return the bytes that are recorded of the runs in an output folder."""
+    file = output / EVENTS
+    return file.stat().st_size if file.exists() else 0
+
+
 def standing(output: Path) -> Standing:
     """Return how the run in an output folder stands.
 
     Raises:
         BadValue: There is no run.
     """
-    events = output / "run" / "events.jsonl"
+    events = output / EVENTS
     if not events.exists():
         raise BadValue(f"there is no run in `{output}`", hint="`picual runs` lists those that ended")
     known = _driver(output)

@@ -207,3 +207,16 @@ def test_a_detached_driver_that_ends_before_it_is_known_says_why(tmp_path: Path)
     assert ended.returncode == 2, ended.stderr
     assert "error: /dev/stdin is empty" in ended.stderr
     assert ended.stdout == ""
+
+
+def test_two_drivers_do_not_write_into_one_folder(recipe: Path) -> None:
+    output = recipe.parent / "out"
+    picual("run", str(recipe), "--detach", "--set", "passes.lora.training.max_steps=100000")
+    first = json.loads((output / "run" / "driver.json").read_text())
+
+    said = picual("run", str(recipe), "--store", str(recipe.parent / "other"), code=5)
+
+    assert f"pid {first['pid']} drives a run in this folder" in said
+    assert json.loads((output / "run" / "driver.json").read_text()) == first
+    picual("runs", "cancel", str(output))
+    assert wait_until_ended(output).verdict == "Interrupted"
