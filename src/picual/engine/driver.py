@@ -65,12 +65,12 @@ def driving(output: Path, store: Path) -> Iterator[None]:
         "command": [sys.executable, "-m", "picual.cli.main", *sys.argv[1:]], "folder": str(Path.cwd()),
         "store": str(store.absolute()),
     }  # fmt: skip
-    _atomic.write_json(file, facts)
-    try:
-        with terminated_as_interrupted():
+    with terminated_as_interrupted():
+        _atomic.write_json(file, facts)
+        try:
             yield
-    finally:
-        file.unlink(missing_ok=True)
+        finally:
+            file.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -132,11 +132,14 @@ def standing(output: Path) -> Standing:
 
 
 def stop(output: Path) -> bool:
-    """Ask the driver of a run to stop, as Ctrl-C does; say whether there was one."""
+    """Ask the driver of a run to stop, as Ctrl-C does; say whether there was one.
+
+    By SIGTERM: a process that a script has put into the background takes no SIGINT.
+    """
     known = _driver(output)
     if known is None or not _alive(known):
         return False
-    os.kill(int(known["pid"]), signal.SIGINT)
+    os.kill(int(known["pid"]), signal.SIGTERM)
     return True
 
 
