@@ -23,6 +23,7 @@ from picual.executors.ray import on_node
 LOOK_SECONDS = 60.0
 LISTEN_SECONDS = 5.0
 HEAD_PAUSE, HEAD_SECONDS = 5.0, 30.0  # between two looks at the head; it may be away for so long
+_NOBODY = "`ray status` on a node shows its address; `ray start --head` begins a cluster"
 _lock = threading.Lock()
 _connected: dict[str, Cluster] = {}
 
@@ -203,10 +204,7 @@ def _start(address: str) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray = _ray()
     if _place_of(address) is not None and not _listens(address):  # Ray itself would try again without end
-        raise EnvironmentFault(
-            f"no Ray cluster answers at `{address}`", where=address,
-            hint="`ray status` on a node shows its address; `ray start --head` begins a cluster",
-        )  # fmt: skip
+        raise EnvironmentFault(f"no Ray cluster answers at `{address}`", where=address, hint=_NOBODY)
     from ray import cloudpickle
     from ray.exceptions import RayError
 
@@ -228,8 +226,7 @@ def _start(address: str) -> None:
             f"the Ray cluster at `{address}` answers, and refuses this machine or its token: {told}" if refused
             else f"no Ray cluster answers at `{address}`: {told}",
             where=address,
-            hint="export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=..., as on the cluster" if refused
-            else "`ray status` on a node shows its address; `ray start --head` begins a cluster",
+            hint="export RAY_AUTH_MODE=token RAY_AUTH_TOKEN=..., as on the cluster" if refused else _NOBODY,
         ) from error  # fmt: skip
 
 

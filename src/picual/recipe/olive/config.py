@@ -46,9 +46,7 @@ def import_config(document: Document, *, folder: Path | None = None) -> Recipe:
     top = Reader(ledger, [Found((), document.value)])
     context = Context(ledger, folder.absolute())
     reader = engine_reader(context, top)
-    if (client := reader.child("azureml_client", nested=None)) is not None:
-        context.client = read_client(client)
-        context.azure = {name: context.client[name] for name in RETRIES if name in context.client}
+    _take_client(context, reader)
     engine = read_engine(context, reader)
     model = read_model(context, top)
     systems = read_systems(context, top)
@@ -85,6 +83,20 @@ def import_config(document: Document, *, folder: Path | None = None) -> Recipe:
         dialect="olive",
         data_places={**sets.places, **holdouts},
     )
+    return _closed(context, recipe, engine, goals, target_places)
+
+
+def _take_client(context: Context, reader: Reader) -> None:
+    if (client := reader.child("azureml_client", nested=None)) is not None:
+        context.client = read_client(client)
+        context.azure = {name: context.client[name] for name in RETRIES if name in context.client}
+
+
+def _closed(
+    context: Context, recipe: Recipe, engine: Engine, goals: Goals, target_places: Mapping[str, Path_]
+) -> Recipe:
+    """Return the recipe with its search, and with what is to be said now that all of the config is read."""
+    ledger = context.ledger
     search = search_of(context, engine.strategy, goals, recipe)
     searched = {} if search is None else _search_places(engine.strategy, goals)
     return dataclasses.replace(
@@ -92,7 +104,7 @@ def import_config(document: Document, *, folder: Path | None = None) -> Recipe:
         search=search,
         notes=ledger.close(),
         places=_places(ledger, {**engine.where, **target_places, **searched}),
-        problems=(*document.problems, *ledger.problems),
+        problems=(*ledger.document.problems, *ledger.problems),
     )
 
 
